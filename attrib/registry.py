@@ -1,0 +1,103 @@
+"""Name → class tables, and the spec strings that make configured objects from them.
+
+A spec is a name, optionally with keyword options in Python literals: `"cam"`,
+`"infocam+(region=4, border='same')"`. It is parsed, never evaluated, and `format_spec` writes it
+back with only the options that differ from their defaults, so it is also an object's provenance.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from attrib.errors import SpecError, UnknownNameError, nearest
+
+__all__ = ["Registry", "format_spec", "parse_spec"]
+
+T = TypeVar("T")
+_SPEC = re.compile(r"\s*([^\s()]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
+
+
+class Registry(Generic[T]):
+    """A table of dataclasses under the name each carries as `name`.
+
+    Args:
+        kind: What the table holds, in the singular, for error messages.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, cls: type[T]) -> type[T]:
+        """Add `cls` under `cls.name`; use as a decorator. A name is taken only once."""
+        name: str = cls.name  # type: ignore[attr-defined]
+        if name in self._classes:
+            raise ValueError(f"{self.kind} {name!r} is already registered")
+        self._classes[name] = cls
+        return cls
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def __getitem__(self, name: str) -> type[T]:
+        try:
+            return self._classes[name]
+        except KeyError:
+            raise UnknownNameError(self.kind, name, self) from None
+
+    def make(self, spec: str) -> T:
+        """Build the object that a spec string describes.
+
+        Raises:
+            UnknownNameError: nothing has that name; the nearest names are given.
+            SpecError: the options do not parse, or the object does not take them.
+        """
+        name, options = parse_spec(spec)
+        cls = self[name]
+        fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for key in options:
+            if key not in fields:
+                known = nearest(key, fields) if fields else "; it takes none"
+                raise SpecError(f"{self.kind} {name!r} has no option {key!r}{known}")
+        return cls(**options)
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
+    """Take `"name(key=literal, ...)"` apart.
+
+    >>> parse_spec("infocam+(region=4, border='same')")
+    ('infocam+', {'region': 4, 'border': 'same'})
+    """
+    match = _SPEC.fullmatch(spec)
+    if match is None:
+        raise SpecError(f"cannot read spec {spec!r}; write name or name(option=value, ...)")
+    name, body = match.groups()
+    try:
+        call = ast.parse(f"_({body or ''})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+            raise ValueError("options are given by keyword")
+        return name, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise SpecError(
+            f"cannot read the options of {spec!r} ({error}); "
+            "write name(option=value, ...) with numbers, True, False, None or quoted text"
+        ) from None
+
+
+def format_spec(instance: Any) -> str:
+    """Write a registered dataclass back as the spec that makes it.
+
+    >>> from attrib.methods import InfoCAM
+    >>> format_spec(InfoCAM(region=5))
+    'infocam(region=5)'
+    """
+    changed = [
+        f"{f.name}={getattr(instance, f.name)!r}"
+        for f in dataclasses.fields(instance)
+        if getattr(instance, f.name) != f.default
+    ]
+    return instance.name + (f"({', '.join(changed)})" if changed else "")
