@@ -12,8 +12,7 @@
     └── MissingExtraError (ImportError) an optional dependency; says what to install
 
     AttribWarning (UserWarning)
-    ├── DegenerateMapWarning           a map without a usable maximum
-    └── InexactWarning                 an answer that approximates its equation
+    └── DegenerateMapWarning           a map without a usable maximum
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ __all__ = [
     "AttribWarning",
     "DegenerateMapWarning",
     "ImageError",
-    "InexactWarning",
     "InputError",
     "MissingExtraError",
     "ModelError",
@@ -91,10 +89,6 @@ class AttribWarning(UserWarning):
 
 class DegenerateMapWarning(AttribWarning):
     """A map without a usable maximum: its localisation is empty and flagged."""
-
-
-class InexactWarning(AttribWarning):
-    """The answer approximates the method's equation on this model."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

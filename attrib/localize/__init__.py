@@ -1,1 +1,25 @@
-"""TODO."""
+"""Raw maps to heatmaps, masks and boxes: pure functions, batched, on the maps' device."""
+
+from attrib.localize.components import (
+    Components,
+    label_components,
+    largest_component,
+    largest_component_batched,
+)
+from attrib.localize.heatmap import covered, normalize, status_of, to_source
+from attrib.localize.localize import localize
+from attrib.localize.threshold import cut_values, otsu
+
+__all__ = [
+    "Components",
+    "covered",
+    "cut_values",
+    "label_components",
+    "largest_component",
+    "largest_component_batched",
+    "localize",
+    "normalize",
+    "otsu",
+    "status_of",
+    "to_source",
+]

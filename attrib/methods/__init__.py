@@ -1,1 +1,18 @@
-"""TODO."""
+"""Methods: one idea each, registered by name."""
+
+from attrib.methods.base import METHODS, Method, resolve
+from attrib.methods.cam import CAM, InfoCAM, InfoCAMPlus
+from attrib.methods.gradient import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
+
+__all__ = [
+    "CAM",
+    "METHODS",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "HiResCAM",
+    "InfoCAM",
+    "InfoCAMPlus",
+    "LayerCAM",
+    "Method",
+    "resolve",
+]

@@ -1,0 +1,160 @@
+"""`attrib.localize`: raw maps to heatmaps, masks and boxes, in source pixels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attrib.errors import DegenerateMapWarning
+from attrib.localize.components import Components, largest_component
+from attrib.localize.heatmap import Normalize, Resize, covered, normalize, status_of, to_source
+from attrib.localize.threshold import Rule, cut_values
+from attrib.types import Attribution, Frame, Localization, MapStatus
+
+__all__ = ["localize"]
+
+_CAUSES = {
+    "constant": "is constant: no place differs from another",
+    "negative": "is negative everywhere: no place speaks for the class; a contrast such as "
+    "'infocam' may still tell places apart",
+    "nan": "is not finite: the model or the input produced NaN or infinity",
+}
+
+
+def localize(
+    attribution: Attribution,
+    *,
+    threshold: float | Sequence[float] = 0.2,
+    rule: Rule = "fraction",
+    normalize: Normalize = "minmax",
+    resize: Resize = "bilinear",
+) -> Localization:
+    """Resize maps to source pixels, normalise, cut, and keep the largest 8-connected component.
+
+    Stays on the maps' device. With frames the sizes and boxes are those of the source pictures,
+    without them those of the model input.
+
+    Args:
+        attribution: Raw maps.
+        threshold: One number or several; each gives a mask and a box.
+        rule: How a threshold is read, see `attrib.localize.threshold.Rule`.
+        normalize: `"minmax"`, or `"max"` to cut negative values off first.
+        resize: `"bilinear"`, `"bicubic"` or `"nearest"`.
+
+    Returns:
+        One heatmap and mask stack per map, and one box row per map and threshold that has one. A
+        constant, all-negative or non-finite map has an empty mask, a heatmap of zeros and no box;
+        its status and a `DegenerateMapWarning` say why.
+    """
+    maps = attribution.maps.detach().float()
+    status = status_of(maps)
+    _warn(status, attribution)
+    usable = torch.tensor([s == "ok" for s in status], dtype=torch.bool, device=maps.device)
+    maps = torch.where(usable[:, None, None], maps, 0)
+    images = attribution.targets.image.tolist() if attribution.frames else [0] * len(maps)
+    frames = attribution.frames or (_whole(attribution.input_size),)
+
+    heatmaps: list[Tensor] = [maps] * len(maps)
+    masks, boxes, areas, cuts = [*heatmaps], [*heatmaps], [*heatmaps], [*heatmaps]
+    for frame, rows in _by_frame(frames, images).items():
+        index = torch.tensor(rows, device=maps.device)
+        heat, cut, found = _localize(
+            maps[index], frame, usable[index], threshold, rule, normalize, resize
+        )
+        for i, row in enumerate(rows):
+            heatmaps[row], masks[row], cuts[row] = heat[i], found.masks[i], cut[i]
+            boxes[row], areas[row] = found.boxes[i], found.areas[i]
+    return _collect(heatmaps, masks, boxes, areas, cuts, status, maps)
+
+
+def _whole(size: tuple[int, int]) -> Frame:
+    return Frame(source=size, resized=size, tensor=size)
+
+
+def _by_frame(frames: Sequence[Frame], images: list[int]) -> dict[Frame, list[int]]:
+    groups: dict[Frame, list[int]] = {}
+    for row, image in enumerate(images):
+        groups.setdefault(frames[image], []).append(row)
+    return groups
+
+
+def _localize(
+    maps: Float[Tensor, "n u v"],
+    frame: Frame,
+    usable: Tensor,
+    threshold: float | Sequence[float],
+    rule: Rule,
+    how: Normalize,
+    resize: Resize,
+) -> tuple[Tensor, Tensor, Components]:
+    """Localise maps of one frame: heatmaps `[n, H, W]`, cuts `[n, t]`, components `[n, t, ...]`."""
+    seen = covered(frame, maps.device)
+    heat, low, high = normalize(to_source(maps, frame, resize), how, seen)
+    cut = cut_values(heat, low, high, threshold, rule, seen)
+    masks = (heat[:, None] >= cut[..., None, None]) & usable[:, None, None, None]
+    if seen is not None:
+        masks &= seen
+    found = largest_component(masks.flatten(0, 1))
+    shape = cut.shape
+    return (
+        heat,
+        cut,
+        Components(
+            masks=found.masks.unflatten(0, shape),
+            boxes=found.boxes.unflatten(0, shape),
+            areas=found.areas.unflatten(0, shape),
+        ),
+    )
+
+
+def _collect(
+    heatmaps: list[Tensor],
+    masks: list[Tensor],
+    boxes: list[Tensor],
+    areas: list[Tensor],
+    cuts: list[Tensor],
+    status: tuple[MapStatus, ...],
+    maps: Tensor,
+) -> Localization:
+    if not heatmaps:
+        none = maps.new_zeros(0, dtype=torch.int64)
+        return Localization(
+            heatmaps=(),
+            masks=(),
+            boxes=none.view(0, 4),
+            map_index=none,
+            threshold_index=none,
+            areas=none,
+            thresholds=maps.new_zeros(0, 0),
+            status=status,
+        )
+    all_boxes, all_areas = torch.stack(boxes), torch.stack(areas)
+    map_index, threshold_index = (all_areas > 0).nonzero(as_tuple=True)
+    return Localization(
+        heatmaps=tuple(heatmaps),
+        masks=tuple(masks),
+        boxes=all_boxes[map_index, threshold_index],
+        map_index=map_index,
+        threshold_index=threshold_index,
+        areas=all_areas[map_index, threshold_index],
+        thresholds=torch.stack(cuts),
+        status=status,
+    )
+
+
+def _warn(status: tuple[MapStatus, ...], attribution: Attribution) -> None:
+    for cause, text in _CAUSES.items():
+        rows = [i for i, s in enumerate(status) if s == cause]
+        if rows:
+            image, label = attribution.targets.image[rows[0]], attribution.targets.label[rows[0]]
+            more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+            warnings.warn(
+                f"the {attribution.method} map of image {int(image)}, class {int(label)}{more} "
+                f"{text}; its mask is empty and it has no box",
+                DegenerateMapWarning,
+                stacklevel=3,
+            )

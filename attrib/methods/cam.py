@@ -1,0 +1,233 @@
+"""Class activation maps and their information-theoretic contrasts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from attrib.errors import InputError, SpecError
+from attrib.methods.base import METHODS, Method
+from attrib.models import Features, SpatialClassifier
+from attrib.types import Attribution, TargetRule, Targets
+
+__all__ = ["CAM", "Border", "InfoCAM", "InfoCAMPlus", "region_sum"]
+
+Border = Literal["full", "same"]
+"""`full` lets a region hang over the edge, which enlarges the map by `region - 1` and, once it is
+stretched over the picture, draws its content towards the middle by `u / (u + region - 1)`. `same`
+keeps the map's size and place."""
+
+Independent = Literal["raise", "difference"]
+"""What a contrast between classes does with a multi-label model, whose outputs do not compete."""
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class CAM(Method):
+    r"""Evidence for a class at every cell.
+
+    $$M_y(a,b) = \sum_k w^y_k\, g_k(a,b)$$
+
+    Zhou et al., *Learning Deep Features for Discriminative Localization*; infoCAM, section 5.
+    Signed and without bias where the head is linear after average pooling, so that its mean over
+    the grid plus the bias is the logit. On other heads the head is applied at each cell.
+
+    Args:
+        region: Side of the square of cells that each map value sums over; 1 for none.
+        border: What happens to regions at the edge.
+    """
+
+    name = "cam"
+    summary = "class activation map: the head applied at every cell"
+    region: int = 1
+    border: Border = "full"
+
+    def __post_init__(self) -> None:
+        _check_region(self.region, self.border)
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`."""
+        return _contrast(self, classifier, images, targets, _one_hot, self.region, self.border)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class InfoCAM(Method):
+    r"""Evidence for a class minus the mean evidence for the others, summed over a region.
+
+    $$M_y(R) = \sum_{(a,b)\in R} w^y g(a,b) - \frac{1}{M-1}\sum_{y'\neq y} w^{y'} g(a,b)$$
+
+    Qin et al., *Neural Network Classifier as Mutual Information Estimator*, eq. 14: the difference
+    of point-wise mutual information between the class and the rest. The constant factors of the
+    paper's average pooling are left out.
+
+    Args:
+        region: Side of the region R in cells, 4 in the authors' code; 1 for none.
+        border: What happens to regions at the edge; the authors' code has `"full"`.
+        multi_label: The contrast is not an information difference when classes do not exclude
+            each other: `"raise"` says so, `"difference"` computes it all the same.
+    """
+
+    name = "infocam"
+    summary = "class evidence minus the mean of all other classes, over regions"
+    region: int = 4
+    border: Border = "full"
+    multi_label: Independent = "raise"
+
+    def __post_init__(self) -> None:
+        _check_region(self.region, self.border)
+        _check_choice("multi_label", self.multi_label, ("raise", "difference"))
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`."""
+        _check_contrast(self.name, self.multi_label, classifier)
+        rest = _minus_mean_of_others
+        return _contrast(self, classifier, images, targets, rest, self.region, self.border)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class InfoCAMPlus(Method):
+    r"""Evidence for a class minus the evidence for the class found least likely, over a region.
+
+    $$M^{+}_y(R) = \sum_{(a,b)\in R} w^{y} g(a,b) - w^{y'} g(a,b), \quad y' = \arg\min_m n(x)_m$$
+
+    Qin et al., eq. 15. Deviation: y' is the image's least likely class by its logits, bias
+    included, as in the authors' code; `contrast="region"` takes the paper's argmin, per region
+    and without bias. The class itself is never its own contrast, where the authors' code gives a
+    map of zeros.
+
+    Args:
+        region: Side of the region R in cells, 4 in the authors' code; 1 for none.
+        border: What happens to regions at the edge; the authors' code has `"full"`.
+        contrast: Whether y' is chosen once per image or anew for each region.
+        multi_label: As for `InfoCAM`.
+    """
+
+    name = "infocam+"
+    summary = "class evidence minus that of the least likely class, over regions"
+    region: int = 4
+    border: Border = "full"
+    contrast: Literal["image", "region"] = "image"
+    multi_label: Independent = "raise"
+
+    def __post_init__(self) -> None:
+        _check_region(self.region, self.border)
+        _check_choice("contrast", self.contrast, ("image", "region"))
+        _check_choice("multi_label", self.multi_label, ("raise", "difference"))
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`."""
+        _check_contrast(self.name, self.multi_label, classifier)
+        if self.contrast == "image":
+            least = _minus_least_likely
+            return _contrast(self, classifier, images, targets, least, self.region, self.border)
+        features = classifier.forward(images)
+        pairs = targets(features.logits)
+        maps = self._regional(classifier, features, pairs)
+        return self._result(classifier, images, maps, pairs, features.logits)
+
+    def _regional(
+        self, classifier: SpatialClassifier, features: Features, pairs: Targets
+    ) -> Float[Tensor, "n u v"]:
+        out = []
+        for image, label in zip(pairs.image, pairs.label, strict=True):
+            maps = classifier.class_maps(features.grid[image][None])[0]
+            maps = region_sum(maps, self.region, self.border)
+            rest = maps.index_fill(0, label, torch.inf)
+            out.append(maps[label] - rest.amin(0))
+        return torch.stack(out) if out else _no_maps(features, self.region, self.border)
+
+
+Coefficients = Callable[[Tensor, Targets], Float[Tensor, "n c"]]
+
+
+def _contrast(
+    method: Method,
+    classifier: SpatialClassifier,
+    images: Tensor,
+    targets: TargetRule,
+    coefficients: Coefficients,
+    region: int,
+    border: Border,
+) -> Attribution:
+    """Combine class maps linearly: one forward pass, and one row of class weights per target."""
+    features = classifier.forward(images)
+    pairs = targets(features.logits)
+    rows = coefficients(features.logits, pairs)
+    maps = region_sum(classifier.evidence(features.grid, pairs.image, rows), region, border)
+    return method._result(classifier, images, maps, pairs, features.logits)
+
+
+def _one_hot(logits: Tensor, pairs: Targets) -> Float[Tensor, "n c"]:
+    rows = logits.new_zeros(len(pairs), logits.shape[1])
+    return rows.scatter_(1, pairs.label[:, None], 1)
+
+
+def _minus_mean_of_others(logits: Tensor, pairs: Targets) -> Float[Tensor, "n c"]:
+    others = logits.shape[1] - 1
+    return _one_hot(logits, pairs) * (1 + 1 / others) - 1 / others
+
+
+def _minus_least_likely(logits: Tensor, pairs: Targets) -> Float[Tensor, "n c"]:
+    own = pairs.label[:, None]
+    least = logits[pairs.image].scatter(1, own, torch.inf).argmin(1, keepdim=True)
+    return _one_hot(logits, pairs).scatter_(1, least, -1)
+
+
+def region_sum(
+    maps: Float[Tensor, "n u v"], region: int, border: Border
+) -> Float[Tensor, "n _u _v"]:
+    """Sum over every `region x region` square of cells, with zeros beyond the edge.
+
+    Returns:
+        Maps enlarged by `region - 1` with `border="full"`, of the same size with `"same"`.
+    """
+    if region == 1 or len(maps) == 0 and border == "same":
+        return maps
+    before, after = (region - 1,) * 2 if border == "full" else ((region - 1) // 2, region // 2)
+    padded = F.pad(maps, (before, after, before, after))
+    return F.avg_pool2d(padded[:, None], region, stride=1, divisor_override=1)[:, 0]
+
+
+def _no_maps(features: Features, region: int, border: Border) -> Float[Tensor, "0 u v"]:
+    grow = region - 1 if border == "full" else 0
+    u, v = features.grid.shape[2:]
+    return features.grid.new_empty(0, u + grow, v + grow)
+
+
+def _check_region(region: int, border: str) -> None:
+    if not isinstance(region, int) or region < 1:
+        raise SpecError(f"region is a number of cells, 1 or more, got {region!r}")
+    _check_choice("border", border, ("full", "same"))
+
+
+def _check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SpecError(f"{option} is one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _check_contrast(name: str, multi_label: Independent, classifier: SpatialClassifier) -> None:
+    if classifier.num_classes < 2:
+        raise InputError(f"{name} contrasts classes, and {classifier.spec.name} has only one")
+    if classifier.spec.multi_label and multi_label == "raise":
+        raise InputError(
+            f"{name} is a difference of mutual information between classes that exclude each "
+            f"other; {classifier.spec.name} is multi-label. Use 'cam', or "
+            f"\"{name}(multi_label='difference')\" for the bare difference of evidence"
+        )

@@ -1,0 +1,192 @@
+"""Maps from features and the gradient of the class score with respect to them.
+
+They work at any layer of any differentiable model. By default that is the last layer whose cells
+the logits depend on, and the network before it is run without recording anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attrib.methods.base import METHODS, Method
+from attrib.models import SpatialClassifier
+from attrib.types import Attribution, TargetRule, Targets
+
+__all__ = ["GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM"]
+
+Combine = Callable[[Float[Tensor, "n k u v"], Float[Tensor, "n k u v"]], Float[Tensor, "n u v"]]
+"""Makes maps of features and gradients."""
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class GradCAM(Method):
+    r"""Features weighted by the mean gradient of their channel.
+
+    $$M_y = \mathrm{ReLU}\Big(\sum_k \alpha^y_k A_k\Big), \quad
+    \alpha^y_k = \frac{1}{uv}\sum_{a,b} \frac{\partial n_y}{\partial A_k(a,b)}$$
+
+    Selvaraju et al., *Grad-CAM*, eqs. 1 and 2.
+
+    Args:
+        layer: Module path of the features A; by default the last usable one.
+        relu: Cut negative evidence off, as the paper does.
+    """
+
+    name = "gradcam"
+    summary = "features weighted by their channel's mean gradient; any model"
+    needs_class_maps = False
+    layer: str = ""
+    relu: bool = True
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`."""
+
+        def combine(a: Tensor, g: Tensor) -> Tensor:
+            return torch.einsum("nk,nkuv->nuv", g.mean((2, 3)), a)
+
+        return _attribute(self, classifier, images, targets, self.layer, self.relu, combine)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class GradCAMPlusPlus(Method):
+    r"""Features weighted by gradients that count where the class grows.
+
+    $$w^y_k = \sum_{a,b} \alpha_k(a,b)\, \mathrm{ReLU}(g_k(a,b)), \quad
+    \alpha_k = \frac{g_k^2}{2 g_k^2 + g_k^3 \sum_{a,b} A_k}$$
+
+    with g the gradient of the class score; alpha is 0 where its denominator is. Chattopadhay et
+    al., *Grad-CAM++*, eqs. 10 and 19, for the score exp(logit), whose common factor is left out.
+
+    Args:
+        layer: Module path of the features A; by default the last usable one.
+        relu: Cut negative evidence off, as the paper does.
+    """
+
+    name = "gradcam++"
+    summary = "features weighted by gradients that count where the class grows; any model"
+    needs_class_maps = False
+    layer: str = ""
+    relu: bool = True
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`."""
+
+        def combine(a: Tensor, g: Tensor) -> Tensor:
+            # alpha divided through by g^2: the cubes of small gradients underflow float32
+            alpha = 1 / (2 + g * a.sum((2, 3), keepdim=True))
+            alpha = torch.where((g == 0) | ~alpha.isfinite(), 0, alpha)
+            return torch.einsum("nk,nkuv->nuv", (alpha * g.relu()).sum((2, 3)), a)
+
+        return _attribute(self, classifier, images, targets, self.layer, self.relu, combine)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class HiResCAM(Method):
+    r"""Features times gradient, cell by cell.
+
+    $$M_y(a,b) = \mathrm{ReLU}\Big(\sum_k A_k(a,b)\, \frac{\partial n_y}{\partial A_k(a,b)}\Big)$$
+
+    Draelos and Carin, *Use HiResCAM instead of Grad-CAM*, eq. 4.
+
+    Args:
+        layer: Module path of the features A; by default the last usable one.
+        relu: Cut negative evidence off.
+    """
+
+    name = "hirescam"
+    summary = "features times gradient at every cell; any model"
+    needs_class_maps = False
+    layer: str = ""
+    relu: bool = True
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`."""
+
+        def combine(a: Tensor, g: Tensor) -> Tensor:
+            return (a * g).sum(1)
+
+        return _attribute(self, classifier, images, targets, self.layer, self.relu, combine)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class LayerCAM(Method):
+    r"""Features times positive gradient, cell by cell; sharp at early layers too.
+
+    $$M_y(a,b) = \mathrm{ReLU}\Big(\sum_k \mathrm{ReLU}\Big(\frac{\partial n_y}{\partial
+    A_k(a,b)}\Big) A_k(a,b)\Big)$$
+
+    Jiang et al., *LayerCAM*, eqs. 6 to 8.
+
+    Args:
+        layer: Module path of the features A; by default the last usable one.
+        relu: Cut negative evidence off, as the paper does.
+    """
+
+    name = "layercam"
+    summary = "features times positive gradient at every cell; any model, any layer"
+    needs_class_maps = False
+    layer: str = ""
+    relu: bool = True
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`."""
+
+        def combine(a: Tensor, g: Tensor) -> Tensor:
+            return (a * g.relu()).sum(1)
+
+        return _attribute(self, classifier, images, targets, self.layer, self.relu, combine)
+
+
+def _attribute(
+    method: Method,
+    classifier: SpatialClassifier,
+    images: Tensor,
+    targets: TargetRule,
+    layer: str,
+    relu: bool,
+    combine: Combine,
+) -> Attribution:
+    with classifier.differentiable(images, layer) as (features, raw, layout):
+        pairs = targets(features.logits.detach())
+        gradients = _gradients(features.logits, raw, pairs)
+        size = (images.shape[-2], images.shape[-1])
+        maps = combine(features.grid[pairs.image], layout.grid(gradients, size))
+        logits = features.logits.detach()
+    return method._result(classifier, images, maps.relu() if relu else maps, pairs, logits)
+
+
+def _gradients(logits: Float[Tensor, "b c"], raw: Tensor, pairs: Targets) -> Tensor:
+    """Differentiate each pair's logit: all images at once, once for each further class of one."""
+    out = raw.new_zeros(len(pairs), *raw.shape[1:])
+    first = torch.searchsorted(pairs.image, pairs.image)
+    rank = torch.arange(len(pairs), device=logits.device) - first
+    rounds = int(rank.max()) + 1 if len(pairs) else 0
+    for i in range(rounds):
+        rows = rank == i
+        seed = torch.zeros_like(logits)
+        seed[pairs.image[rows], pairs.label[rows]] = 1
+        (gradient,) = torch.autograd.grad(logits, raw, seed, retain_graph=i + 1 < rounds)
+        out[rows] = gradient[pairs.image[rows]]
+    return out

@@ -1,0 +1,201 @@
+"""Any classifier, seen as a trunk that makes a feature map and a head that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from attrib import surgery
+from attrib.errors import SplitError
+from attrib.models.anatomy import Anatomy, logits_of
+from attrib.models.layout import Layout, Levels, Raw, detect
+from attrib.types import ModelSpec
+
+__all__ = ["Features", "SpatialClassifier", "Stage"]
+
+CHUNK_CELLS = 1 << 24
+"""At most so many class-map values are held at once where a head is applied cell by cell."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """What one forward pass leaves: the feature map and the logits."""
+
+    grid: Float[Tensor, "b k u v"]
+    logits: Float[Tensor, "b c"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of the trunk, in the order in which pictures pass.
+
+    Args:
+        name: Module path.
+        stride: Input pixels per cell of its output.
+    """
+
+    name: str
+    stride: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpatialClassifier:
+    """A classifier with its feature map in view. Made by `attrib.split`; the model is not changed.
+
+    The **class maps** are the head applied at every cell of the feature map. Where it is linear
+    and follows average pooling, their mean over the grid is the logits: the CAM identity.
+
+    Args:
+        model: The user's module, as it is.
+        spec: How to feed it.
+        num_classes: `c`.
+        anatomy: Where the features come out; None if there is no head to apply at cells.
+        layout: How the raw features lie in memory; None as above.
+        linear: Path of the module that holds the head's weight `[c, k]`, if the head is linear.
+        exact: The CAM identity was verified, to 1e-4 in float32.
+        note: Why the class maps are approximate or absent; empty when exact.
+        stages: The steps of the trunk, in order.
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    num_classes: int
+    anatomy: Anatomy | None
+    layout: Layout | Levels | None
+    linear: str | None
+    exact: bool
+    note: str
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return surgery.device_of(self.model)
+
+    @property
+    def weight(self) -> Float[Tensor, "c k"]:
+        """The head's weight, for a linear head."""
+        if self.linear is None:
+            raise SplitError(f"{self.spec.name} has no linear head: {self.note}")
+        return surgery.submodule(self.model, self.linear).weight.detach().flatten(1)  # type: ignore[operator,union-attr]
+
+    def forward(self, images: Float[Tensor, "b _ h w"]) -> Features:
+        """Run the model once, in evaluation mode and without gradients.
+
+        Args:
+            images: Normalised as `spec` says, on the model's device.
+
+        Raises:
+            SplitError: the model has no class maps; the message says why and what to do.
+        """
+        anatomy, layout = self._spatial()
+        with surgery.inference(self.model):
+            raw, logits = anatomy.forward(self.model, images)
+            return Features(grid=self._grid(raw, layout, anatomy, images), logits=logits)
+
+    def class_maps(self, grid: Float[Tensor, "b k u v"]) -> Float[Tensor, "b c u v"]:
+        """Apply the head at every cell; without bias where it is linear."""
+        if self.linear is not None:
+            return torch.einsum("ck,bkuv->bcuv", self.weight, grid)
+        anatomy, layout = self._spatial()
+        b, _, u, v = grid.shape
+        cells = grid.permute(0, 2, 3, 1).flatten(0, 2)
+        with surgery.inference(self.model):
+            size = max(1, CHUNK_CELLS // self.num_classes)
+            logits = [anatomy.cells(self.model, part, layout) for part in cells.split(size)]
+        return torch.cat(logits).unflatten(0, (b, u, v)).permute(0, 3, 1, 2)
+
+    def evidence(
+        self,
+        grid: Float[Tensor, "b k u v"],
+        image: Int[Tensor, " n"],
+        coefficients: Float[Tensor, "n c"],
+    ) -> Float[Tensor, "n u v"]:
+        """Combine class maps: `out[i] = sum_c coefficients[i, c] * class_maps[image[i], c]`.
+
+        Through the weights where the head is linear, which costs next to nothing; else image by
+        image, so that no more than a chunk of class maps is ever held.
+
+        Args:
+            grid: Features of the batch.
+            image: Which image each row of coefficients is about.
+            coefficients: Weights over classes.
+        """
+        if self.linear is not None:
+            weights = coefficients.to(grid.dtype) @ self.weight
+            return torch.einsum("nk,nkuv->nuv", weights, grid[image])
+        out = grid.new_empty(len(image), *grid.shape[2:])
+        per_image = self.num_classes * grid.shape[2] * grid.shape[3]
+        for part in torch.arange(len(grid), device=grid.device).split(
+            max(1, CHUNK_CELLS // per_image)
+        ):
+            rows = (image >= part[0]) & (image <= part[-1])
+            maps = self.class_maps(grid[part])[image[rows] - part[0]]
+            out[rows] = torch.einsum("nc,ncuv->nuv", coefficients[rows].to(maps.dtype), maps)
+        return out
+
+    @contextmanager
+    def differentiable(
+        self, images: Float[Tensor, "b _ h w"], layer: str = ""
+    ) -> Iterator[tuple[Features, Tensor, Layout]]:
+        """Run the model with gradients recorded from one layer on, and nothing before it.
+
+        Args:
+            images: Normalised as `spec` says, on the model's device.
+            layer: Module path; by default the last layer whose cells the logits depend on.
+
+        Yields:
+            The layer's features as `[b, k, u, v]` with the logits, the raw layer output to
+            differentiate by, and the layout that turns its gradient into `[b, k, u, v]`.
+        """
+        layer = layer or self.gradient_layer
+        with surgery.inference(self.model):
+            if layer:
+                with surgery.tap(self.model, layer, leaf=True) as tapped:
+                    logits = logits_of(self.model(images))
+                    raw: Raw = tapped.value(layer)
+                    layout = detect(raw, _size(images))
+                    activate = nn.Identity()
+            else:
+                anatomy, known = self._spatial()
+                raw, logits = anatomy.forward_leaf(self.model, images)
+                layout = known if isinstance(known, Layout) else None
+                activate = anatomy.activate  # type: ignore[assignment]
+            if layout is None or not isinstance(raw, Tensor):
+                raise SplitError(
+                    f"layer {layer!r} of {self.spec.name} has no grid over the picture; name "
+                    "another module with the method's option layer='...'"
+                )
+            grid = activate(layout.grid(raw.detach(), _size(images)))
+            yield Features(grid=grid, logits=logits), raw, layout
+
+    @cached_property
+    def gradient_layer(self) -> str:
+        """The last layer with a grid on which the logits depend; empty for the feature map itself.
+
+        The class token of a transformer leaves its last patch tokens without influence, so there
+        the layer before the last attention is taken.
+        """
+        from attrib.models.probe import last_differentiable_layer
+
+        return last_differentiable_layer(self)
+
+    def _spatial(self) -> tuple[Anatomy, Layout | Levels]:
+        if self.anatomy is None or self.layout is None:
+            raise SplitError(self.note)
+        return self.anatomy, self.layout
+
+    def _grid(
+        self, raw: Raw, layout: Layout | Levels, anatomy: Anatomy, images: Tensor
+    ) -> Float[Tensor, "b k u v"]:
+        return anatomy.activate(layout.grid(raw, _size(images)))  # type: ignore[arg-type]
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]

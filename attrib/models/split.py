@@ -1,0 +1,157 @@
+"""`attrib.split`: any classifier, without configuration, to a `SpatialClassifier`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import nn
+
+from attrib import surgery
+from attrib.errors import InputError, SplitError
+from attrib.models.anatomy import Anatomy, Flattening, Tapped, logits_of, recognise
+from attrib.models.classifier import SpatialClassifier, Stage
+from attrib.models.probe import discover, examine, noise, probing
+from attrib.types import ModelSpec
+
+__all__ = ["spec_from_timm", "spec_of", "split"]
+
+_FLATTENING = (
+    "{name} has no class maps: it flattens its feature map into fully connected layers, so no "
+    "single cell has a class score. attrib.to_gap(model) makes a version with global average "
+    "pooling (to be fine-tuned), and gradient methods such as 'gradcam' work on the model as it is"
+)
+_UNKNOWN = (
+    "cannot tell where {name} keeps its feature map: no linear layer that gives its logits reads "
+    "the average of a feature map. Name the two parts, e.g. "
+    "attrib.split(model, features='layer4', head='fc'); it holds: {children}"
+)
+
+
+def split(
+    model: nn.Module,
+    *,
+    features: str | None = None,
+    head: str | None = None,
+    spec: ModelSpec | None = None,
+    need: Literal["class_maps", "features"] = "class_maps",
+) -> SpatialClassifier:
+    """See a classifier as a trunk, a feature map and a head, and check what the head does to cells.
+
+    Works without configuration on timm's and torchvision's classifiers, on any module with
+    `forward_features` and `forward_head`, and on any whose last linear layer reads the average of
+    a feature map. Runs the model once on noise. The model itself is not changed.
+
+    Args:
+        model: Any classifier that returns logits `[b, c]`.
+        features: Path of the module whose output is the feature map, for models not recognised.
+        head: Path of the module that makes logits of a pooled vector; goes with `features`.
+        spec: How to feed the model; by default what its timm configuration says, else ImageNet's
+            mean and deviation at 224.
+        need: With `"features"` a model without class maps is not refused: gradient methods need
+            none. What is missing stands in the result's `note`.
+
+    Raises:
+        SplitError: the model has no class maps, or is not understood; the message says what to do.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"split takes a torch module, got {type(model).__name__}; "
+            "attrib.load_model(name) makes one of a model name"
+        )
+    if (features is None) != (head is None):
+        raise InputError("name both features= and head=, or neither")
+    model = surgery.unwrap(model)
+    spec = spec or spec_of(model)
+    try:
+        return _spatial(model, spec, _anatomy(model, spec, features, head))
+    except SplitError as error:
+        if need == "class_maps" or isinstance(error.__cause__, Exception):
+            raise
+        return _without_maps(model, spec, str(error))
+
+
+def _anatomy(model: nn.Module, spec: ModelSpec, features: str | None, head: str | None) -> Anatomy:
+    name = type(model).__name__
+    if features is not None and head is not None:
+        for path in (features, *head.split(",")):
+            surgery.submodule(model, path)
+        return Tapped(features, head)
+    known = recognise(model)
+    if isinstance(known, Flattening):
+        raise SplitError(_FLATTENING.format(name=name))
+    found = known or discover(model, spec)
+    if found is None:
+        children = ", ".join(path for path, _ in model.named_children())
+        raise SplitError(_UNKNOWN.format(name=name, children=children))
+    return found
+
+
+def _spatial(model: nn.Module, spec: ModelSpec, anatomy: Anatomy) -> SpatialClassifier:
+    found = examine(model, spec, anatomy)
+    return SpatialClassifier(
+        model=model,
+        spec=spec,
+        num_classes=found.num_classes,
+        anatomy=anatomy,
+        layout=found.layout,
+        linear=found.linear,
+        exact=found.exact,
+        note=found.note,
+        stages=_stages(model),
+    )
+
+
+def _without_maps(model: nn.Module, spec: ModelSpec, note: str) -> SpatialClassifier:
+    images = noise(model, spec)
+    with probing(model, images):
+        classes = logits_of(model(images)).shape[1]
+    return SpatialClassifier(
+        model=model,
+        spec=spec,
+        num_classes=classes,
+        anatomy=None,
+        layout=None,
+        linear=None,
+        exact=False,
+        note=note,
+        stages=_stages(model),
+    )
+
+
+def _stages(model: nn.Module) -> tuple[Stage, ...]:
+    """List the trunk's steps as timm's `feature_info` gives them; empty where it says nothing."""
+    info = getattr(model, "feature_info", None) or ()
+    rows = [row for row in info if isinstance(row, Mapping) and "module" in row]
+    return tuple(Stage(name=row["module"], stride=int(row["reduction"])) for row in rows)
+
+
+def spec_of(model: nn.Module) -> ModelSpec:
+    """Read how to feed a model: what it carries as `attrib_spec`, timm's configuration, defaults."""
+    model = surgery.unwrap(model)
+    carried = getattr(model, "attrib_spec", None)
+    if isinstance(carried, ModelSpec):
+        return carried
+    config = getattr(model, "pretrained_cfg", None)
+    if isinstance(config, Mapping) and config:
+        return spec_from_timm(config)
+    return ModelSpec(name=type(model).__name__)
+
+
+def spec_from_timm(config: Mapping[str, Any]) -> ModelSpec:
+    """Turn a timm `pretrained_cfg` into a `ModelSpec`."""
+    fits = {"squash": "squash", "border": "pad"}
+    names = {"bicubic": "bicubic", "nearest": "nearest"}
+    size = config.get("input_size") or (3, 224, 224)
+    architecture, tag = str(config.get("architecture", "")), str(config.get("tag", ""))
+    name = ".".join(part for part in (architecture, tag) if part) or "timm"
+    return ModelSpec(
+        name=name,
+        input_size=(int(size[1]), int(size[2])),
+        mean=tuple(config.get("mean") or ModelSpec.mean),
+        std=tuple(config.get("std") or ModelSpec.std),
+        fit=fits.get(config.get("crop_mode", "center"), "crop"),  # type: ignore[arg-type]
+        crop=float(config.get("crop_pct") or ModelSpec.crop),
+        interpolation=names.get(config.get("interpolation", ""), "bilinear"),  # type: ignore[arg-type]
+        labels=tuple(config.get("label_names") or ()),
+    )

@@ -1,0 +1,131 @@
+"""The only file that hooks or re-modes a user's model; all of it is undone on exit, error or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attrib.errors import SplitError
+
+__all__ = ["Tap", "device_of", "dtype_of", "inference", "replaced", "submodule", "tap", "unwrap"]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module inside DataParallel, DistributedDataParallel and `torch.compile` wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(
+            model, nn.DataParallel | nn.parallel.DistributedDataParallel
+        ):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the first parameter or buffer, or the CPU if there is none."""
+    tensor = next(model.parameters(), next(model.buffers(), None))
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Return the floating type that the model computes in: its first floating parameter's."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def submodule(model: nn.Module, path: str) -> nn.Module:
+    """Return the module at `path`.
+
+    Raises:
+        SplitError: there is none; says what the deepest existing parent holds.
+    """
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        parent, walked = model, []
+        for step in path.split("."):
+            child = getattr(parent, step, None)
+            if not isinstance(child, nn.Module):
+                break
+            parent, walked = child, [*walked, step]
+        names = ", ".join(name for name, _ in parent.named_children())
+        where = ".".join(walked) or type(model).__name__
+        raise SplitError(f"no module {path!r}; {where} holds: {names or 'no modules'}") from None
+
+
+@contextmanager
+def inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, no gradients and a private random state, then everything as it was.
+
+    Sets the `training` flag of each module directly, since `eval()` and `train()` may be overridden.
+    """
+    training = [module for module in model.modules() if module.training]
+    device = device_of(model)
+    forked = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=forked), torch.no_grad():
+        try:
+            for module in training:
+                module.training = False
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+@dataclass
+class Tap:
+    """What flowed through a tapped module in its last call; None before the first."""
+
+    output: Tensor | None = None
+
+    def value(self, path: str) -> Tensor:
+        """Return the output, or say why there is none."""
+        if self.output is None:
+            raise SplitError(f"module {path!r} did not run in the forward pass")
+        return self.output
+
+
+@contextmanager
+def tap(model: nn.Module, path: str, *, leaf: bool = False) -> Iterator[Tap]:
+    """Record what the module at `path` returns, as a copy that later in-place work cannot rewrite.
+
+    With `leaf` the output is cut from what came before and gradients are recorded from there on,
+    also inside `torch.no_grad()`, so that the layers before it cost no memory.
+    """
+    found = Tap()
+
+    def hook(_module: nn.Module, _inputs: object, output: object) -> Tensor | None:
+        if not isinstance(output, Tensor):
+            raise SplitError(
+                f"module {path!r} returns {type(output).__name__}, not a tensor; "
+                "name a module that returns the feature map alone"
+            )
+        if not leaf:
+            found.output = output.clone()
+            return None
+        torch.set_grad_enabled(True)
+        found.output = output.detach().clone().requires_grad_()
+        return found.output.clone()
+
+    grad_mode = torch.is_grad_enabled()
+    handle = submodule(model, path).register_forward_hook(hook)
+    try:
+        yield found
+    finally:
+        handle.remove()
+        torch.set_grad_enabled(grad_mode)
+
+
+@contextmanager
+def replaced(model: nn.Module, path: str, output: object) -> Iterator[None]:
+    """Let the module at `path` return something else."""
+    handle = submodule(model, path).register_forward_hook(lambda *_: output)
+    try:
+        yield
+    finally:
+        handle.remove()
