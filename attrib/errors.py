@@ -1,18 +1,18 @@
 """Every exception and warning that attrib raises on purpose.
 
-    AttribError
-    ├── InputError (ValueError)        an argument that cannot be used as given
-    │   ├── ImageError                 a picture that cannot be read or has an unusable shape
-    │   ├── TargetError                a class that the model does not have, or a wrong number of them
-    │   └── SpecError                  a method spec that does not parse, or an option that is wrong
-    ├── UnknownNameError (LookupError) a name that is not registered; says the nearest ones
-    ├── ModelError (RuntimeError)
-    │   ├── SplitError                 no feature map or no head to put class maps on
-    │   └── WeightsError               weights that cannot be fetched, read or fitted
-    └── MissingExtraError (ImportError) an optional dependency; says what to install
+AttribError
+├── InputError (ValueError)        an argument that cannot be used as given
+│   ├── ImageError                 a picture that cannot be read or has an unusable shape
+│   ├── TargetError                a class that the model does not have, or a wrong number of them
+│   └── SpecError                  a method spec that does not parse, or an option that is wrong
+├── UnknownNameError (LookupError) a name that is not registered; says the nearest ones
+├── ModelError (RuntimeError)
+│   ├── SplitError                 no feature map or no head to put class maps on
+│   └── WeightsError               weights that cannot be fetched, read or fitted
+└── MissingExtraError (ImportError) an optional dependency; says what to install
 
-    AttribWarning (UserWarning)
-    └── DegenerateMapWarning           a map without a usable maximum
+AttribWarning (UserWarning)
+└── DegenerateMapWarning           a map without a usable maximum
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class UnknownNameError(AttribError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> None:
         self.kind, self.name, self.known = kind, name, tuple(known)
-        super().__init__(f"unknown {kind} {name!r}{nearest(name, self.known)}{hint and f'. {hint}'}")
+        super().__init__(
+            f"unknown {kind} {name!r}{nearest(name, self.known)}{hint and f'. {hint}'}"
+        )
 
 
 class ModelError(AttribError, RuntimeError):

@@ -100,4 +100,5 @@ def format_spec(instance: Any) -> str:
         for f in dataclasses.fields(instance)
         if getattr(instance, f.name) != f.default
     ]
-    return instance.name + (f"({', '.join(changed)})" if changed else "")
+    name: str = instance.name
+    return name + (f"({', '.join(changed)})" if changed else "")

@@ -1,4 +1,4 @@
-"""The only file that hooks or re-modes a user's model; all of it is undone on exit, error or not."""
+"""The only file that hooks or re-modes a user's model; all is undone on exit, error or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Tap", "device_of", "dtype_of", "inference", "replaced", "submodule",
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module inside DataParallel, DistributedDataParallel and `torch.compile` wrappers."""
+    """Return the module inside (Distributed)DataParallel and `torch.compile` wrappers."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(
@@ -47,7 +47,7 @@ def submodule(model: nn.Module, path: str) -> nn.Module:
     try:
         return model.get_submodule(path)
     except AttributeError:
-        parent, walked = model, []
+        parent, walked = model, list[str]()
         for step in path.split("."):
             child = getattr(parent, step, None)
             if not isinstance(child, nn.Module):
@@ -62,7 +62,7 @@ def submodule(model: nn.Module, path: str) -> nn.Module:
 def inference(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients and a private random state, then everything as it was.
 
-    Sets the `training` flag of each module directly, since `eval()` and `train()` may be overridden.
+    Sets each module's `training` flag directly, since `eval()` and `train()` may be overridden.
     """
     training = [module for module in model.modules() if module.training]
     device = device_of(model)

@@ -44,7 +44,7 @@ class ModelSpec:
         crop: Fraction of the resized picture that `fit="crop"` keeps, in (0, 1].
         interpolation: `"bilinear"`, `"bicubic"` or `"nearest"`; antialiased but for the last.
         labels: One name per class, or empty if unknown.
-        multi_label: True when the outputs are independent (sigmoid) rather than exclusive (softmax).
+        multi_label: True when outputs are independent (sigmoid), not exclusive (softmax).
     """
 
     name: str = "model"
@@ -157,7 +157,7 @@ class Attribution:
         logits: Of the whole batch.
         method: The spec that made the maps, e.g. `"infocam(region=4)"`.
         unit: What a map value measures: `"logits"`, `"bits"`, ...
-        exact: The maps follow the method's equation exactly; False on heads where it is approximated.
+        exact: The maps follow the method's equation; False on heads where it is approximated.
         input_size: `(h, w)` of the model input the grid covers.
         frames: One per image, where the input lies in its source picture; empty for bare tensors.
     """

@@ -1,1 +1,57 @@
-"""TODO."""
+"""The `attrib` command: one file per subcommand."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from attrib.cli import demo, evaluate, explain, listing
+from attrib.errors import AttribError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Tells where a pretrained image classifier looked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("explain")(explain.run)
+app.command("demo")(demo.run)
+app.command("methods")(listing.methods)
+app.command("models")(listing.models)
+app.add_typer(evaluate.app, name="evaluate")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import attrib
+
+        print(f"attrib {attrib.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; what attrib refuses becomes one line on stderr and exit status 2."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except AttribError as error:
+        print(f"attrib: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"attrib: warning: {message}", file=sys.stderr)

@@ -56,9 +56,7 @@ def cut_values(
 
 def _check(values: list[float], rule: str) -> None:
     if rule not in ("fraction", "percentile", "otsu", "absolute"):
-        raise InputError(
-            f"rule is 'fraction', 'percentile', 'otsu' or 'absolute', got {rule!r}"
-        )
+        raise InputError(f"rule is 'fraction', 'percentile', 'otsu' or 'absolute', got {rule!r}")
     if not values:
         raise InputError("threshold is empty; give one number or several")
     top = {"fraction": 1.0, "percentile": 100.0}.get(rule)

@@ -198,7 +198,7 @@ def region_sum(
     Returns:
         Maps enlarged by `region - 1` with `border="full"`, of the same size with `"same"`.
     """
-    if region == 1 or len(maps) == 0 and border == "same":
+    if region == 1 or (len(maps) == 0 and border == "same"):
         return maps
     before, after = (region - 1,) * 2 if border == "full" else ((region - 1) // 2, region // 2)
     padded = F.pad(maps, (before, after, before, after))

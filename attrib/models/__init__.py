@@ -1,6 +1,19 @@
-"""Any timm, torchvision or custom module, as a `SpatialClassifier`."""
+"""Any timm, torchvision or custom module, as a `SpatialClassifier`; names to models."""
 
 from attrib.models.classifier import Features, SpatialClassifier, Stage
+from attrib.models.gap import to_gap
+from attrib.models.load import fingerprint, load_model, load_weights, model_names
 from attrib.models.split import spec_of, split
 
-__all__ = ["Features", "SpatialClassifier", "Stage", "spec_of", "split"]
+__all__ = [
+    "Features",
+    "SpatialClassifier",
+    "Stage",
+    "fingerprint",
+    "load_model",
+    "load_weights",
+    "model_names",
+    "spec_of",
+    "split",
+    "to_gap",
+]

@@ -8,7 +8,7 @@ map and the one that is the head; torchvision's are listed here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from attrib.models.layout import Layout, Levels, Raw
 __all__ = ["TORCHVISION", "Anatomy", "Flattening", "Parts", "Tapped", "recognise"]
 
 
+@runtime_checkable
 class Anatomy(Protocol):
     """Where features come out of a model and how a vector goes through its head."""
 
@@ -66,23 +67,23 @@ def logits_of(output: object) -> Tensor:
 class Parts:
     """A model that names its own parts: `forward_features` and `forward_head`, as timm's do."""
 
-    def forward(self, model: nn.Module, images: Tensor) -> tuple[Raw, Tensor]:
+    def forward(self, model: Any, images: Tensor) -> tuple[Raw, Tensor]:
         """See `Anatomy`."""
         raw = model.forward_features(images)
         return raw, logits_of(model.forward_head(_copy(raw)))
 
-    def forward_leaf(self, model: nn.Module, images: Tensor) -> tuple[Raw, Tensor]:
+    def forward_leaf(self, model: Any, images: Tensor) -> tuple[Raw, Tensor]:
         """See `Anatomy`."""
         with torch.no_grad():
             raw = _leaf(model.forward_features(images))
         with torch.enable_grad():
             return raw, logits_of(model.forward_head(_copy(raw)))
 
-    def replay(self, model: nn.Module, images: Tensor, raw: Raw) -> Tensor:
+    def replay(self, model: Any, images: Tensor, raw: Raw) -> Tensor:
         """See `Anatomy`."""
         return logits_of(model.forward_head(raw))
 
-    def cells(self, model: nn.Module, vectors: Tensor, layout: Layout | Levels) -> Tensor:
+    def cells(self, model: Any, vectors: Tensor, layout: Layout | Levels) -> Tensor:
         """See `Anatomy`."""
         return logits_of(model.forward_head(layout.constant(vectors)))
 

@@ -83,7 +83,7 @@ class SpatialClassifier:
         """The head's weight, for a linear head."""
         if self.linear is None:
             raise SplitError(f"{self.spec.name} has no linear head: {self.note}")
-        return surgery.submodule(self.model, self.linear).weight.detach().flatten(1)  # type: ignore[operator,union-attr]
+        return surgery.submodule(self.model, self.linear).weight.detach().flatten(1)  # type: ignore[operator]
 
     def forward(self, images: Float[Tensor, "b _ h w"]) -> Features:
         """Run the model once, in evaluation mode and without gradients.
@@ -109,7 +109,7 @@ class SpatialClassifier:
         with surgery.inference(self.model):
             size = max(1, CHUNK_CELLS // self.num_classes)
             logits = [anatomy.cells(self.model, part, layout) for part in cells.split(size)]
-        return torch.cat(logits).unflatten(0, (b, u, v)).permute(0, 3, 1, 2)
+        return torch.cat(logits).view(b, u, v, -1).permute(0, 3, 1, 2)
 
     def evidence(
         self,

@@ -162,7 +162,7 @@ def _find_linear(
         want = anatomy.cells(model, trial, layout) if want is None else want
         got = trial @ weight.T
         if _close(got if module.bias is None else got + module.bias, want):
-            return path
+            return str(path)
     return None
 
 

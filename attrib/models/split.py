@@ -127,7 +127,7 @@ def _stages(model: nn.Module) -> tuple[Stage, ...]:
 
 
 def spec_of(model: nn.Module) -> ModelSpec:
-    """Read how to feed a model: what it carries as `attrib_spec`, timm's configuration, defaults."""
+    """Read how to feed a model: its `attrib_spec`, or timm's configuration, or defaults."""
     model = surgery.unwrap(model)
     carried = getattr(model, "attrib_spec", None)
     if isinstance(carried, ModelSpec):

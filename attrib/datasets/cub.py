@@ -1,0 +1,73 @@
+"""CUB-200-2011 in its original layout: birds, one box each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from attrib.datasets.samples import BoxSample
+from attrib.errors import InputError
+
+__all__ = ["CUB"]
+
+Split = Literal["train", "test"]
+
+
+class CUB:
+    """Caltech-UCSD Birds, read from the folder that the authors' archive unpacks to.
+
+    Subsets work as they are: only pictures listed in `images.txt` are read, and classes are
+    numbered from 0 in the order of `classes.txt`.
+
+    Args:
+        root: Folder with `images.txt`, `classes.txt`, `image_class_labels.txt`,
+            `bounding_boxes.txt`, `train_test_split.txt` and `images/`.
+        split: `"train"` or `"test"`.
+
+    Raises:
+        InputError: a list is missing, damaged, or does not cover every picture.
+    """
+
+    def __init__(self, root: str | Path, split: Split = "test") -> None:
+        if split not in ("train", "test"):
+            raise InputError(f"CUB has the splits 'train' and 'test', got {split!r}")
+        self.name = f"CUB-200-2011 {split}"
+        self._root = Path(root)
+        classes = self._table("classes.txt")
+        self.labels: tuple[str, ...] = tuple(row[0] for row in classes.values())
+        index = {key: i for i, key in enumerate(classes)}
+        paths, labels = self._table("images.txt"), self._table("image_class_labels.txt")
+        boxes, training = self._table("bounding_boxes.txt"), self._table("train_test_split.txt")
+        self._samples = []
+        try:
+            for key, (path,) in paths.items():
+                if (training[key][0] == "1") == (split == "train"):
+                    box = [float(value) for value in boxes[key]]
+                    self._samples.append((path, index[labels[key][0]], box))
+        except (KeyError, ValueError) as error:
+            raise InputError(f"the lists in {root} do not fit together: {error!r}") from None
+
+    def _table(self, name: str) -> dict[str, list[str]]:
+        path = self._root / name
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise InputError(
+                f"cannot read {path} ({error.strerror}); root is the folder CUB_200_2011 that "
+                "holds images.txt and images/"
+            ) from None
+        return {key: rest for key, *rest in (line.split() for line in lines if line.strip())}
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> BoxSample:
+        path, label, (x, y, w, h) = self._samples[index]
+        return BoxSample(
+            id=path,
+            picture=self._root / "images" / path,
+            label=label,
+            boxes=torch.tensor([[x, y, x + w, y + h]]),
+        )

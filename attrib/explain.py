@@ -1,0 +1,293 @@
+"""`attrib.explain` and `attrib.Explainer`: from a picture and a model to an answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attrib.errors import InputError
+from attrib.explanation import Explanation, ModelRecord
+from attrib.images import Picture, PictureLike, as_batch, preprocess, read_image
+from attrib.localize import localize
+from attrib.localize.heatmap import Normalize, Resize
+from attrib.localize.threshold import Rule
+from attrib.methods import Method, resolve
+from attrib.models import SpatialClassifier, load_model, split
+from attrib.registry import format_spec
+from attrib.surgery import dtype_of
+from attrib.targets import TargetsLike, resolve_targets
+from attrib.types import Attribution, Fit, Localization, ModelSpec, Targets
+
+__all__ = ["Explainer", "explain"]
+
+PROGRESS_FROM = 8
+"""A progress bar is shown for more pictures than this."""
+
+
+class Explainer:
+    """A model and a method, wrapped once and used for many pictures.
+
+    Args:
+        model: A timm, torchvision or custom module, a name that `attrib.load_model` takes, or a
+            `SpatialClassifier` that `attrib.split` made. A module stays where it is and as it is.
+        method: A spec string such as `"infocam+(region=4)"`, or a `Method`.
+        spec: How to feed the model; by default what it carries.
+        fit: Overrides how pictures are brought to the model's size: `"crop"` (what lies outside
+            is not seen and stays 0 in the heatmap), `"squash"` or `"pad"`.
+        multi_label: True for a model with independent (sigmoid) outputs.
+
+    Raises:
+        SplitError: the method needs class maps and the model has none.
+        UnknownNameError: no such method or model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | str | SpatialClassifier,
+        method: str | Method = "infocam+",
+        *,
+        spec: ModelSpec | None = None,
+        fit: Fit | None = None,
+        multi_label: bool | None = None,
+    ) -> None:
+        self.method = resolve(method)
+        self.classifier = _classifier(model, self.method, spec, multi_label)
+        self.fit: Fit = fit or self.classifier.spec.fit
+        self._record = ModelRecord(self.classifier, self.fit)
+
+    def __repr__(self) -> str:
+        return f"Explainer({self.classifier.spec.name!r}, {format_spec(self.method)!r})"
+
+    def __call__(
+        self, images: Float[Tensor, "b _ h w"], targets: TargetsLike = None
+    ) -> Attribution:
+        """Explain a batch of tensors: tensors in, tensors out, on the model's device.
+
+        Args:
+            images: Normalised as the model's spec says. Not changed.
+            targets: None for the most likely class of each image; a class for all; one class or a
+                list of classes per image; a multi-hot matrix; or `Targets`.
+
+        Raises:
+            InputError: the images have not the shape the model takes.
+            TargetError: a wrong number of targets, or one that is no class.
+        """
+        channels = len(self.classifier.spec.mean)
+        if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():
+            raise InputError(
+                f"images are normalised floats [b, {channels}, h, w], got {images.dtype} "
+                f"{tuple(images.shape)}; explain() takes pictures of any kind"
+            )
+        rule = resolve_targets(targets, len(images), self.classifier.spec.labels)
+        own = images.detach().to(self.classifier.device, dtype_of(self.classifier.model), copy=True)
+        return self.method.attribute(self.classifier, own, rule)
+
+    def explain(
+        self,
+        pictures: PictureLike | Iterable[PictureLike],
+        targets: TargetsLike = None,
+        *,
+        threshold: float | Sequence[float] = 0.2,
+        rule: Rule = "fraction",
+        normalize: Normalize = "minmax",
+        resize: Resize = "bilinear",
+        batch_size: int = 16,
+        progress: bool | None = None,
+    ) -> Explanation | list[Explanation]:
+        """Explain one picture, or a list of them batch by batch.
+
+        Args:
+            pictures: Paths, PIL images, arrays or tensors; see `attrib.read_image`.
+            targets: As for a call; a flat list of classes is read per image, and for a single
+                picture as its classes.
+            threshold: Where heatmaps are cut, see `attrib.localize`.
+            rule: How a threshold is read.
+            normalize: `"minmax"` or `"max"`.
+            resize: `"bilinear"`, `"bicubic"` or `"nearest"`.
+            batch_size: Pictures per forward pass.
+            progress: Show a bar; by default for more than a few pictures, on a terminal.
+
+        Returns:
+            One `Explanation` for one picture, a list for a list.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is 1 or more, got {batch_size}")
+        items, single = as_batch(pictures)
+        per_picture = self._per_picture(targets, len(items), single)
+        done: list[Explanation] = []
+        with _bar(len(items), progress) as bar:
+            for start in range(0, len(items), batch_size):
+                batch = [
+                    _read(item, i, single)
+                    for i, item in enumerate(items[start : start + batch_size], start)
+                ]
+                part = None if per_picture is None else per_picture[start : start + batch_size]
+                done += self._batch(batch, part, threshold, rule, normalize, resize)
+                bar.update(len(batch))
+        return done[0] if single else done
+
+    def _per_picture(
+        self, targets: TargetsLike, count: int, single: bool
+    ) -> list[list[int]] | None:
+        """Bring targets to one list of class indices per picture; None for the argmax."""
+        if targets is None:
+            return None
+        if single and isinstance(targets, Sequence) and not isinstance(targets, str):
+            targets = [cast(Any, targets)] if not any(_nested(t) for t in targets) else targets
+        pairs = resolve_targets(targets, count, self.classifier.spec.labels)
+        assert isinstance(pairs, Targets)
+        rows: list[list[int]] = [[] for _ in range(count)]
+        for image, label in zip(pairs.image.tolist(), pairs.label.tolist(), strict=True):
+            rows[image].append(label)
+        return rows
+
+    def _batch(
+        self,
+        pictures: list[Picture],
+        targets: list[list[int]] | None,
+        threshold: float | Sequence[float],
+        rule: Rule,
+        normalize: Normalize,
+        resize: Resize,
+    ) -> Iterator[Explanation]:
+        classifier = self.classifier
+        images, frames = preprocess(
+            pictures,
+            classifier.spec,
+            fit=self.fit,
+            device=classifier.device,
+            dtype=dtype_of(classifier.model),
+        )
+        attribution = replace(self(images, targets), frames=frames)
+        where = localize(
+            attribution, threshold=threshold, rule=rule, normalize=normalize, resize=resize
+        )
+        scores = _scores(attribution, classifier.spec.multi_label)
+        image, label = attribution.targets.image.tolist(), attribution.targets.label.tolist()
+        names = classifier.spec.labels
+        for i, picture in enumerate(pictures):
+            rows = [row for row, owner in enumerate(image) if owner == i]
+            classes = tuple(label[row] for row in rows)
+            yield Explanation(
+                picture=picture,
+                targets=classes,
+                labels=tuple(names[c] if c < len(names) else str(c) for c in classes),
+                scores=tuple(scores[row] for row in rows),
+                attribution=_attribution_of(attribution, i, rows),
+                localization=_localization_of(where, rows),
+                model=self._record,
+            )
+
+
+def explain(
+    model: nn.Module | str | SpatialClassifier,
+    pictures: PictureLike | Iterable[PictureLike],
+    targets: TargetsLike = None,
+    *,
+    method: str | Method = "infocam+",
+    spec: ModelSpec | None = None,
+    fit: Fit | None = None,
+    multi_label: bool | None = None,
+    **options: Any,
+) -> Explanation | list[Explanation]:
+    """Tell where a classifier looked, in one call.
+
+    Args:
+        model: A timm, torchvision or custom module, or a model name; see `Explainer`.
+        pictures: One picture or a list; see `Explainer.explain`.
+        targets: None for the most likely class; see `Explainer.explain`.
+        method: A spec string such as `"infocam+(region=4)"`, or a `Method`.
+        spec: How to feed the model; by default what it carries.
+        fit: Overrides how pictures are brought to the model's size.
+        multi_label: True for a model with independent (sigmoid) outputs.
+        options: `threshold`, `rule`, `normalize`, `resize`, `batch_size` and `progress` of
+            `Explainer.explain`.
+
+    Returns:
+        One `Explanation` for one picture, a list for a list.
+    """
+    explainer = Explainer(model, method, spec=spec, fit=fit, multi_label=multi_label)
+    return explainer.explain(pictures, targets, **options)
+
+
+def _classifier(
+    model: nn.Module | str | SpatialClassifier,
+    method: Method,
+    spec: ModelSpec | None,
+    multi_label: bool | None,
+) -> SpatialClassifier:
+    if isinstance(model, SpatialClassifier):
+        classifier = model if spec is None else replace(model, spec=spec)
+    else:
+        module = load_model(model) if isinstance(model, str) else model
+        need = "class_maps" if method.needs_class_maps else "features"
+        classifier = split(module, spec=spec, need=need)  # type: ignore[arg-type]
+    if multi_label is not None:
+        classifier = replace(classifier, spec=replace(classifier.spec, multi_label=multi_label))
+    return classifier
+
+
+def _read(item: PictureLike, index: int, single: bool) -> Picture:
+    try:
+        return read_image(item)
+    except InputError as error:
+        if single:
+            raise
+        raise type(error)(f"picture {index}: {error}") from error
+
+
+def _nested(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _bar(total: int, progress: bool | None) -> Any:
+    from tqdm import tqdm
+
+    if progress is None:
+        progress = total > PROGRESS_FROM and sys.stderr.isatty()
+    return tqdm(total=total, disable=not progress, unit="picture", leave=False)
+
+
+def _scores(attribution: Attribution, multi_label: bool) -> list[float]:
+    logits = attribution.logits.float()
+    probability = logits.sigmoid() if multi_label else logits.softmax(1)
+    pairs = attribution.targets
+    return probability[pairs.image, pairs.label].tolist()
+
+
+def _attribution_of(attribution: Attribution, image: int, rows: list[int]) -> Attribution:
+    index = torch.tensor(rows, dtype=torch.int64, device=attribution.maps.device)
+    pairs = attribution.targets
+    return replace(
+        attribution,
+        maps=attribution.maps[index],
+        targets=Targets(image=torch.zeros_like(index), label=pairs.label[index]),
+        logits=attribution.logits[image : image + 1],
+        frames=attribution.frames[image : image + 1],
+    )
+
+
+def _localization_of(where: Localization, rows: list[int]) -> Localization:
+    first = {row: i for i, row in enumerate(rows)}
+    kept = [m for m, owner in enumerate(where.map_index.tolist()) if owner in first]
+    index = torch.tensor(kept, dtype=torch.int64, device=where.boxes.device)
+    return Localization(
+        heatmaps=tuple(where.heatmaps[row] for row in rows),
+        masks=tuple(where.masks[row] for row in rows),
+        boxes=where.boxes[index],
+        map_index=_renumbered(where.map_index[index], first),
+        threshold_index=where.threshold_index[index],
+        areas=where.areas[index],
+        thresholds=where.thresholds[rows],
+        status=tuple(where.status[row] for row in rows),
+    )
+
+
+def _renumbered(index: Tensor, first: dict[int, int]) -> Tensor:
+    return torch.tensor([first[i] for i in index.tolist()], dtype=torch.int64, device=index.device)

@@ -1,0 +1,491 @@
+"""Pictures in, tensors and Frames out.
+
+Whatever holds a picture becomes an upright 8-bit RGB `Picture`. `preprocess` brings pictures to a
+model's size and scale exactly as timm's and torchvision's evaluation transforms do, and says in a
+`Frame` where each model input lies in its picture, so that boxes can travel both ways.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import threading
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from attrib.errors import ImageError, InputError
+from attrib.types import Fit, Frame, ModelSpec
+
+__all__ = [
+    "Picture",
+    "PictureLike",
+    "as_batch",
+    "boxes_to_source",
+    "boxes_to_tensor",
+    "preprocess",
+    "read_image",
+    "tensor_picture",
+]
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+
+_LONGEST_SIDE = 2**24
+"""Longest side a picture may have once resized; only very thin ones, cropped, ever come near."""
+
+_OPENING = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """One upright RGB picture.
+
+    Args:
+        pixels: In [0, 255], on any device.
+        orientation: EXIF orientation (1 to 8) that was undone.
+        name: Path of the file, or empty.
+    """
+
+    pixels: UInt8[Tensor, "3 H W"]
+    orientation: int = 1
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        shape, dtype = tuple(self.pixels.shape), self.pixels.dtype
+        if dtype != torch.uint8 or len(shape) != 3 or shape[0] != 3 or min(shape) < 1:
+            raise ImageError(
+                f"a Picture holds uint8 pixels [3, H, W], got {dtype} {shape}; "
+                "read_image converts other layouts"
+            )
+
+
+PictureLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor | Picture
+"""Whatever `read_image` reads."""
+
+_SINGLE = (str, os.PathLike, bytes, Image.Image, Picture)
+
+
+def read_image(picture: PictureLike, *, max_pixels: int = 178_956_970) -> Picture:
+    """Read one picture: upright, RGB, 8 bits, opaque.
+
+    EXIF orientation is undone (an unreadable EXIF block counts as upright). Transparency is
+    composited over white. 16-bit values are scaled, not cut. Of an animation or a multi-page file
+    the first frame is read.
+
+    Args:
+        picture: A path, the bytes of an image file, a PIL image, a NumPy array (HW or HWC), a
+            tensor (HW or CHW) or a `Picture`, which is returned as it is. Arrays and tensors have
+            1, 3 (RGB) or 4 (RGBA) channels and are uint8, uint16, bool or floats in [0, 1].
+        max_pixels: A larger image file or PIL image is refused before it is decoded.
+
+    Returns:
+        A copy of the pixels, on the tensor's device or the CPU.
+
+    Raises:
+        ImageError: the file is missing, damaged, too large or no picture, or the array has an
+            unusable shape, type or range.
+    """
+    if isinstance(picture, Picture):
+        return picture
+    if isinstance(picture, str | os.PathLike):
+        return _read_file(os.fspath(picture), max_pixels)
+    if isinstance(picture, bytes):
+        return _read_stream(io.BytesIO(picture), f"a picture of {len(picture)} bytes", max_pixels)
+    if isinstance(picture, Image.Image):
+        return _decode(picture, f"a PIL image of mode {picture.mode}", max_pixels)
+    if isinstance(picture, np.ndarray):
+        return Picture(pixels=_from_numpy(picture))
+    if isinstance(picture, Tensor):
+        return Picture(pixels=_from_tensor(picture.detach().clone(), "CHW"))
+    raise ImageError(
+        "a picture is a path, bytes, a PIL image, a NumPy array or a tensor, "
+        f"got {type(picture).__name__}"
+    )
+
+
+def as_batch(
+    pictures: PictureLike | Iterable[PictureLike],
+) -> tuple[list[PictureLike], bool]:
+    """List the pictures of a batch without reading them.
+
+    Args:
+        pictures: Anything `read_image` takes, an iterable of such, an array `[b, H, W, 3]` or a
+            tensor `[b, 3, H, W]`. Arrays and tensors of 2 or 3 dimensions are one picture.
+
+    Returns:
+        The pictures, and True when a single one was given rather than a batch.
+    """
+    is_one_array = isinstance(pictures, np.ndarray | Tensor) and pictures.ndim != 4
+    if is_one_array or isinstance(pictures, _SINGLE) or not isinstance(pictures, Iterable):
+        return [cast(PictureLike, pictures)], True
+    return list(cast(Iterable[PictureLike], pictures)), False
+
+
+def preprocess(
+    pictures: Sequence[Picture],
+    spec: ModelSpec,
+    *,
+    fit: Fit | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Float[Tensor, "b k h w"], tuple[Frame, ...]]:
+    """Bring pictures to the size and scale that a model wants.
+
+    Sizes and offsets are those of timm's evaluation transform (`crop` is its crop mode "center",
+    `pad` its "border") and torchvision's `ImageClassification`; pixels differ from Pillow's by
+    rounding. A model with one channel gets the luminance.
+
+    Args:
+        pictures: Of any sizes, also mixed.
+        spec: Size, crop, interpolation, mean and std.
+        fit: Overrides `spec.fit`.
+        device: Where the pictures are resized and the answer lies.
+        dtype: Floating point type of the answer.
+
+    Returns:
+        Normalised images with `k` = 3 or 1 channels, and one Frame per image.
+
+    Raises:
+        InputError: an unknown `fit`, or a model with neither 1 nor 3 channels.
+        ImageError: a picture too thin to be cropped.
+    """
+    k, (h, w) = len(spec.mean), spec.input_size
+    if k not in (1, 3):
+        raise InputError(f"pictures have 3 channels or 1 (grey), the model wants {k}")
+    frames = tuple(_frame(picture, spec, fit or spec.fit) for picture in pictures)
+    fill = [min(max(round(255 * mean), 0), 255) for mean in spec.mean]
+    colour = torch.tensor(fill, dtype=torch.uint8, device=device)[:, None, None]
+    windows = colour.repeat(len(frames), 1, h, w)
+    for window, picture, frame in zip(windows, pictures, frames, strict=True):
+        _render(picture.pixels.to(device), frame, spec, window)
+    images = windows.to(torch.promote_types(dtype, torch.float32)).div_(255)
+    mean, std = _statistics(images, spec)
+    return images.sub_(mean).div_(std).to(dtype), frames
+
+
+def tensor_picture(images: Float[Tensor, "b k h w"], spec: ModelSpec) -> UInt8[Tensor, "b 3 h w"]:
+    """Undo the normalisation, for display.
+
+    Args:
+        images: Normalised as `spec` says, with 3 channels or 1.
+        spec: Of the model the images are for.
+
+    Returns:
+        RGB in [0, 255]; values that no picture has are clamped.
+
+    Raises:
+        InputError: the images have not the channels that `spec` has.
+    """
+    if images.ndim != 4 or images.shape[1] != len(spec.mean):
+        raise InputError(
+            f"images for this model are [b, {len(spec.mean)}, h, w], got {tuple(images.shape)}"
+        )
+    mean, std = _statistics(images, spec)
+    pixels = (images * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+    return pixels.expand(-1, 3, -1, -1)
+
+
+def boxes_to_tensor(boxes: Float[Tensor, "*n 4"], frame: Frame) -> Float[Tensor, "*n 4"]:
+    """Carry boxes from the source picture to the model input.
+
+    Args:
+        boxes: Half-open `x0 y0 x1 y1`, source pixels, continuous.
+        frame: Of the model input.
+
+    Returns:
+        Boxes in tensor pixels, not clipped: what the model does not see lies outside `[0, w]`.
+
+    Raises:
+        InputError: the boxes are not floating point or not in rows of 4.
+    """
+    scale, shift = _scale_and_shift(boxes, frame)
+    return _mirror(boxes * scale - shift, frame)
+
+
+def boxes_to_source(boxes: Float[Tensor, "*n 4"], frame: Frame) -> Float[Tensor, "*n 4"]:
+    """Carry boxes from the model input back to the source picture.
+
+    Args:
+        boxes: Half-open `x0 y0 x1 y1`, tensor pixels, continuous.
+        frame: Of the model input.
+
+    Returns:
+        Boxes in source pixels, clipped to the source.
+
+    Raises:
+        InputError: the boxes are not floating point or not in rows of 4.
+    """
+    scale, shift = _scale_and_shift(boxes, frame)
+    height, width = frame.source
+    corner = boxes.new_tensor([width, height, width, height])
+    return ((_mirror(boxes, frame) + shift) / scale).clamp(min=0).minimum(corner)
+
+
+# Reading
+
+
+def _read_file(path: str, max_pixels: int) -> Picture:
+    if path.startswith(("http://", "https://")):
+        raise ImageError(f"{path} is a URL; URLs are not fetched: download it and pass the file")
+    try:
+        with open(path, "rb") as stream:
+            picture = _read_stream(stream, repr(path), max_pixels)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path!r} does not exist") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path!r} is a folder; pass the pictures in it") from error
+    except OSError as error:
+        raise ImageError(f"{path!r} cannot be opened: {error}") from error
+    return Picture(pixels=picture.pixels, orientation=picture.orientation, name=path)
+
+
+def _read_stream(stream: io.BufferedReader | io.BytesIO, what: str, max_pixels: int) -> Picture:
+    try:
+        # Pillow would warn from half of max_pixels on; changing warning filters needs the lock.
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(stream)
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{what} was not decoded: {error} Shrink it, or raise both max_pixels and "
+            "PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        ) from error
+    except UnidentifiedImageError as error:
+        empty = stream.seek(0, io.SEEK_END) == 0
+        why = "is empty" if empty else "is in no picture format that Pillow reads"
+        raise ImageError(f"{what} {why}; pass e.g. a JPEG or PNG") from error
+    except Exception as error:  # Pillow's plugins raise whatever a damaged header leads to
+        raise ImageError(_damaged(what, error)) from error
+    return _decode(image, what, max_pixels)
+
+
+def _decode(image: Image.Image, what: str, max_pixels: int) -> Picture:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{what} has {width} x {height} pixels, more than max_pixels={max_pixels}, and was "
+            "not decoded; shrink it, or raise the limit if you trust it"
+        )
+    try:
+        orientation = _orientation(image)  # asked twice: a TIFF undoes its own while it loads
+        image.load()
+        undo = _UPRIGHT.get(_orientation(image))
+        array = _pil_array(image if undo is None else image.transpose(undo))
+        return Picture(pixels=_from_numpy(array), orientation=orientation)
+    except ImageError as error:
+        raise ImageError(f"{what} cannot be used: {error}") from error
+    except Exception as error:  # Pillow's decoders raise whatever damaged data leads to
+        raise ImageError(_damaged(what, error)) from error
+
+
+def _damaged(what: str, error: Exception) -> str:
+    return f"{what} is damaged or incomplete: {type(error).__name__}: {error}"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except (SyntaxError, ValueError):
+        return 1
+    return int(value) if value in _UPRIGHT else 1
+
+
+def _pil_array(image: Image.Image) -> NDArray[Any]:
+    if image.mode == "I":  # 32 bits, but files only ever put 16 in them
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ImageError(f"mode I has values in [0, 65535], got {wide.min()} to {wide.max()}")
+        return wide.astype(np.uint16)
+    if image.mode == "F" or image.mode.startswith("I;16"):
+        return np.asarray(image)
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _from_numpy(array: NDArray[Any]) -> UInt8[Tensor, "3 H W"]:
+    native = array.astype(array.dtype.newbyteorder("="), order="C")
+    try:
+        tensor = torch.from_numpy(native)
+    except TypeError as error:
+        raise ImageError(_wrong_dtype(array.dtype)) from error
+    return _from_tensor(tensor, "HWC")
+
+
+def _from_tensor(tensor: Tensor, layout: Literal["HWC", "CHW"]) -> UInt8[Tensor, "3 H W"]:
+    """Convert a tensor that is ours: the answer may share its memory."""
+    shape = tuple(tensor.shape)
+    if tensor.ndim not in (2, 3) or 0 in shape:
+        raise ImageError(f"a picture has a shape HW or {layout} without zeros, got {shape}")
+    channels = tensor[None] if tensor.ndim == 2 else tensor.movedim(layout.index("C"), 0)
+    if len(channels) not in (1, 3, 4):
+        raise ImageError(
+            f"a picture of layout {layout} has 1, 3 or 4 channels, got {len(channels)} in shape "
+            f"{shape}; NumPy arrays are HWC, torch tensors are CHW"
+        )
+    pixels = _eight_bit(channels)
+    if len(pixels) == 4:
+        color, alpha = pixels[:3].int(), pixels[3:].int()
+        return ((color * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
+    return pixels if len(pixels) == 3 else pixels.repeat(3, 1, 1)
+
+
+def _eight_bit(values: Tensor) -> Tensor:
+    if values.dtype == torch.uint8:
+        return values
+    if values.dtype == torch.bool:
+        return values.to(torch.uint8) * 255
+    if values.dtype == torch.uint16:
+        return ((values.int() + 128) // 257).to(torch.uint8)
+    if not values.is_floating_point():
+        raise ImageError(_wrong_dtype(values.dtype))
+    if not values.isfinite().all():
+        raise ImageError("a picture has finite values, got NaN or infinity; replace them first")
+    low, high = values.min().item(), values.max().item()
+    if low < -1e-4 or high > 1 + 1e-4:  # less is noise of the caller's arithmetic; rounds away
+        raise ImageError(
+            f"a floating point picture has values in [0, 1], got {low:.4g} to {high:.4g}; "
+            "scale it, or pass uint8 in [0, 255]"
+        )
+    return values.float().mul(255).round().to(torch.uint8)
+
+
+def _wrong_dtype(dtype: object) -> str:
+    return f"a picture is uint8, uint16, bool or floating point in [0, 1], got {dtype}; pass uint8"
+
+
+# Preprocessing
+
+
+def _frame(picture: Picture, spec: ModelSpec, fit: Fit) -> Frame:
+    source = (picture.pixels.shape[1], picture.pixels.shape[2])
+    resized = _resized(source, spec, fit)
+    if max(resized) > _LONGEST_SIDE:
+        raise ImageError(
+            f"a picture of {source[1]} x {source[0]} pixels is too thin to be cropped; "
+            "pass fit='pad' or fit='squash'"
+        )
+    (h, w), (th, tw) = resized, spec.input_size
+    return Frame(
+        source=source,
+        resized=resized,
+        offset=(_centre(h, th), _centre(w, tw)),
+        tensor=spec.input_size,
+        orientation=picture.orientation,
+    )
+
+
+def _resized(source: tuple[int, int], spec: ModelSpec, fit: Fit) -> tuple[int, int]:
+    """Size after resizing, with the roundings of timm and torchvision."""
+    (height, width), (h, w) = source, spec.input_size
+    h, w = math.floor(h / spec.crop), math.floor(w / spec.crop)
+    if fit == "squash":
+        return h, w
+    if fit == "crop" and h == w:
+        short = min(source)
+        return int(h * height / short), int(h * width / short)
+    if fit == "crop":
+        ratio = min(height / h, width / w)
+    elif fit == "pad":
+        ratio = max(height / h, width / w)
+    else:
+        raise InputError(f"fit is 'crop', 'squash' or 'pad', got {fit!r}")
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
+def _centre(resized: int, tensor: int) -> int:
+    """Where a centred window starts; negative where it is larger than the picture."""
+    return -((tensor - resized) // 2) if resized < tensor else round((resized - tensor) / 2)
+
+
+def _render(
+    pixels: UInt8[Tensor, "3 H W"], frame: Frame, spec: ModelSpec, out: UInt8[Tensor, "k h w"]
+) -> None:
+    """Write what the model sees of a picture into its window; padding is left as it is."""
+    if len(out) == 1:
+        pixels = _luminance(pixels)
+    for axis in (0, 1) if _height_first(frame) else (1, 0):
+        pixels = _resample(pixels, axis, frame.resized[axis], spec.interpolation)
+        seen = min(frame.resized[axis], frame.tensor[axis])
+        pixels = pixels.narrow(1 + axis, max(frame.offset[axis], 0), seen)
+    top, left = (max(-start, 0) for start in frame.offset)
+    out[:, top : top + pixels.shape[1], left : left + pixels.shape[2]] = pixels
+
+
+def _height_first(frame: Frame) -> bool:
+    """Pillow 13's order of the two passes: it shows, as values are rounded and clipped in between.
+
+    Also true of towers that are too high to be brought to full width before they are cut.
+    """
+    (height, width), (h, w) = frame.source, frame.resized
+    shrinks_most = height > h and height - h > 2 * (width - w)
+    return shrinks_most or h > 100 * frame.tensor[0]
+
+
+def _resample(
+    pixels: UInt8[Tensor, "k H W"], axis: int, length: int, interpolation: str
+) -> UInt8[Tensor, "k _H _W"]:
+    if pixels.shape[1 + axis] == length:
+        return pixels
+    size = [length if i == axis else side for i, side in enumerate(pixels.shape[1:])]
+    if interpolation == "nearest":
+        return interpolate(pixels[None], size, mode="nearest-exact")[0]
+    # The CPU resizes uint8 as Pillow does. Other devices only know floats, and CUDA's kernel needs
+    # more shared memory than there is when it shrinks a picture very much.
+    if pixels.device.type != "cpu" and pixels.shape[1 + axis] > 32 * length:
+        return _resample(pixels.cpu(), axis, length, interpolation).to(pixels.device)
+    values = pixels[None] if pixels.device.type == "cpu" else pixels[None].float()
+    values = interpolate(values, size, mode=interpolation, antialias=True)
+    return values.round_().clamp_(0, 255).to(torch.uint8)[0]
+
+
+def _luminance(pixels: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "1 H W"]:
+    """ITU-R 601 luma in Pillow's fixed point."""
+    red, green, blue = pixels.int()
+    luma: Tensor = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    return luma.to(torch.uint8)[None]
+
+
+def _statistics(like: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
+    mean, std = (like.new_tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+    return mean, std
+
+
+# Boxes
+
+
+def _scale_and_shift(boxes: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+    if not boxes.is_floating_point() or boxes.ndim < 1 or boxes.shape[-1] != 4:
+        raise InputError(
+            "boxes are floating point rows x0 y0 x1 y1, "
+            f"got {boxes.dtype} of shape {tuple(boxes.shape)}"
+        )
+    (height, width), (h, w), (top, left) = frame.source, frame.resized, frame.offset
+    x, y = w / width, h / height
+    return boxes.new_tensor([x, y, x, y]), boxes.new_tensor([left, top, left, top])
+
+
+def _mirror(boxes: Tensor, frame: Frame) -> Tensor:
+    if not frame.flip:
+        return boxes
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    width = frame.tensor[1]
+    return torch.stack([width - x1, y0, width - x0, y1], dim=-1)

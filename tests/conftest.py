@@ -1,0 +1,18 @@
+"""What the tests share: tiny awkward models, and the folder of real models and data if any."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models, data and golden files; tests are skipped without it."""
+    root = Path(os.environ.get("ATTRIB_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (root / "golden").is_dir():
+        pytest.skip(f"no real models and data at {root}; set ATTRIB_SHARED")
+    return root

@@ -1,0 +1,165 @@
+"""What every method promises, on models that are awkward on purpose."""
+
+import pytest
+import torch
+
+import attrib
+from attrib.methods import METHODS, resolve
+from attrib.models import split
+from attrib.registry import format_spec
+from attrib.types import Targets
+from tests.models import AWKWARD, SPEC, Everything, Flat, Pooled, images, make
+
+NAMES = list(METHODS)
+PAIRS = Targets(image=torch.tensor([0, 0, 2]), label=torch.tensor([1, 4, 0]))
+
+
+@pytest.fixture(params=sorted(AWKWARD))
+def model(request):
+    return make(request.param)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_model_input_and_rng_are_left_as_they_were(name, model):
+    model.features.train()
+    batch = images()
+    given = batch.clone()
+    before = Everything(model)
+    explainer = attrib.Explainer(model, name, spec=SPEC)
+    found = explainer(batch, PAIRS)
+    assert found.maps.shape[0] == 3
+    assert found.maps.isfinite().all()
+    assert not found.maps.requires_grad
+    assert not found.logits.requires_grad
+    before.assert_same(model)
+    assert torch.equal(batch, given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_model_is_left_as_it_was_when_it_raises(name):
+    class Failing(Pooled):
+        fail = False
+
+        def forward(self, x):
+            out = super().forward(x)
+            if self.fail:
+                raise IndexError("the user's own error")
+            return out
+
+    model = Failing()
+    explainer = attrib.Explainer(model, name, spec=SPEC)
+    explainer(images())  # so that what is found out lazily is known
+    before = Everything(model)
+    model.fail = True
+    with pytest.raises(IndexError, match="the user's own error"):
+        explainer(images())
+    before.assert_same(model)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_deterministic_and_a_batch_is_its_singles(name, model):
+    explainer = attrib.Explainer(model, name, spec=SPEC)
+    batch = images(4)
+    labels = [3, 0, 2, 4]
+    whole = explainer(batch, labels)
+    assert torch.equal(whole.maps, explainer(batch, labels).maps)
+    for i in range(4):
+        single = explainer(batch[i : i + 1], [labels[i]])
+        torch.testing.assert_close(single.maps[0], whole.maps[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_many_targets_in_one_pass_are_the_single_ones(name):
+    model = make("plain")
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+
+    explainer = attrib.Explainer(model, name, spec=SPEC)
+    batch = images(3)
+    explainer(batch)
+    model.register_forward_hook(count)
+    together = explainer(batch, [[1, 4], [], [0]])
+    assert calls == 1
+    assert together.targets.image.tolist() == [0, 0, 2]
+    for row, (image, label) in enumerate([(0, 1), (0, 4), (2, 0)]):
+        alone = explainer(batch[image : image + 1], [label])
+        torch.testing.assert_close(alone.maps[0], together.maps[row], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_target_gives_no_map(name):
+    explainer = attrib.Explainer(make("plain"), name, spec=SPEC)
+    found = explainer(images(2), [[], []])
+    assert found.maps.shape[0] == 0
+    assert found.logits.shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_argmax_is_the_default_target(name):
+    explainer = attrib.Explainer(make("plain"), name, spec=SPEC)
+    found = explainer(images(3))
+    assert torch.equal(found.targets.label, found.logits.argmax(1))
+    assert torch.equal(found.targets.image, torch.arange(3))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_spec_string_round_trip_and_provenance(name):
+    method = resolve(name)
+    assert resolve(format_spec(method)) == method
+    found = attrib.Explainer(make("plain"), method, spec=SPEC)(images(1))
+    assert found.method == name
+    assert found.input_size == (32, 32)
+    assert found.exact
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_non_square_input(name):
+    spec = attrib.ModelSpec(input_size=(32, 48))
+    found = attrib.Explainer(make("plain"), name, spec=spec)(images(2, (32, 48)))
+    u, v = found.maps.shape[1:]
+    assert v - u == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_model(name):
+    model = make("plain").to(torch.bfloat16)
+    found = attrib.Explainer(model, name, spec=SPEC)(images(2))
+    assert found.maps.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not METHODS[n].needs_class_maps])
+def test_gradient_methods_work_where_there_are_no_class_maps(name):
+    model = Flat()
+    before = Everything(model)
+    found = attrib.Explainer(model, name, spec=SPEC)(images(2))
+    assert found.maps.shape == (2, 4, 4)
+    before.assert_same(model)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if METHODS[n].needs_class_maps])
+def test_class_map_methods_refuse_a_flattening_head_and_say_what_to_do(name):
+    with pytest.raises(attrib.AttribError, match=r"name the two parts|features="):
+        attrib.Explainer(Flat(), name, spec=SPEC)
+
+
+def test_no_leak_over_a_thousand_images():
+    import gc
+
+    model = make("plain")
+    explainers = [attrib.Explainer(split(model, spec=SPEC), name) for name in NAMES]
+
+    def sweep(batches: int) -> tuple[int, int]:
+        for i in range(batches):
+            batch = images(10, seed=i)
+            for explainer in explainers:
+                explainer(batch)
+        gc.collect()
+        hooks = sum(len(m._forward_hooks) for m in model.modules())
+        return hooks, sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
+
+    first = sweep(2)
+    assert sweep(100) == first
+    assert first[0] == 0
