@@ -141,7 +141,7 @@ class Explanation:
     def _result(self, i: int) -> dict[str, Any]:
         where = self.localization
         regions = [
-            {"threshold": float(cut), "box": box and list(box), "area": int(mask.sum())}
+            {"threshold": round(float(cut), 6), "box": box and list(box), "area": int(mask.sum())}
             for cut, box, mask in zip(
                 where.thresholds[i], self.boxes(i), where.masks[i], strict=True
             )

@@ -11,11 +11,11 @@ import ast
 import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from attrib.errors import SpecError, UnknownNameError, nearest
 
-__all__ = ["Registry", "format_spec", "parse_spec"]
+__all__ = ["AtLeast", "Registry", "check_fields", "format_spec", "parse_spec"]
 
 T = TypeVar("T")
 _SPEC = re.compile(r"\s*([^\s()]+)\s*(?:\((.*)\))?\s*", re.DOTALL)
@@ -102,3 +102,46 @@ def format_spec(instance: Any) -> str:
     ]
     name: str = instance.name
     return name + (f"({', '.join(changed)})" if changed else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class AtLeast:
+    """The least value of a numeric field: `Annotated[int, AtLeast(1)]`."""
+
+    least: float
+
+
+def check_fields(instance: Any) -> None:
+    """Check a dataclass's fields against their annotations, for users who run no type checker.
+
+    Knows int, float, bool, str, `Literal` and `Annotated[..., AtLeast(n)]`; a float takes an int.
+
+    Raises:
+        SpecError: says the field, what was given and what was expected.
+    """
+    hints = get_type_hints(type(instance), include_extras=True)
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        expected = _complaint(value, hints[field.name])
+        if expected:
+            raise SpecError(f"{instance.name}: {field.name} is {expected}, got {value!r}")
+
+
+def _complaint(value: object, hint: Any) -> str:
+    """Say what was expected, or nothing if the value fits."""
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        return "" if value in choices else "one of " + ", ".join(map(repr, choices))
+    if get_origin(hint) is Annotated:
+        base, *limits = get_args(hint)
+        complaint = _complaint(value, base)
+        for limit in limits:
+            if complaint or value < limit.least:
+                return f"{complaint or _NAMES[base]} of at least {limit.least:g}"
+        return complaint
+    types = (int, float) if hint is float else hint
+    fits = isinstance(value, types) and (hint is bool or not isinstance(value, bool))
+    return "" if fits else _NAMES[hint]
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}

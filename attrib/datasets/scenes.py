@@ -1,8 +1,8 @@
-"""Rendered pictures of creatures that only the head tells apart, with exact masks and boxes.
+"""Rendered pictures of creatures that the head tells apart, with exact masks and boxes.
 
-Bodies, coats, tails and legs are drawn without regard to the class; the head wears what makes a
-bull a bull. A classifier need only find the head, so that its class activation map stops there:
-the gap between what a map shows and where the object is, in its purest form.
+The head wears what makes a bull a bull. The body below is many times larger, of any colour and
+coat, and has a bull's build more often than not. A classifier learns to look at the head, and so
+class activation maps stop there: the gap between what they show and where the object is.
 
     >>> scene = Scenes(length=10, seed=0)[3]
     >>> scene.image.shape, CLASSES[scene.label], bool((scene.part <= scene.mask).all())
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import colorsys
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ class Scene:
         image: RGB, 0 to 255.
         label: Index into `CLASSES`.
         mask: The whole creature.
-        part: Its head, the only part that depends on the class; lies within `mask`.
+        part: Its head, which alone tells the class; lies within `mask`.
         box: `(x0, y0, x1, y1)` in pixels, half-open, tight around `mask`.
     """
 
@@ -67,14 +67,16 @@ class Scene:
 class Scenes(Dataset[Scene]):
     """A sequence of scenes; each follows from `seed` and its index, and from nothing else.
 
-    The creature fills about 10 to 35 % of the picture (less of a very long one), its head a tenth
-    to a fifth of the creature. Classes are equally likely.
+    The creature fills about 10 to 40 % of the picture (less of a very long one), its head a tenth
+    to a fifth of the creature. Classes are equally likely; colours and coats do not depend on them.
 
     Args:
         length: Number of scenes. A scene does not depend on it.
         size: `(H, W)` or the side of a square, in pixels, 32 or more.
         seed: Chooses the sequence; 0 or more.
         clutter: Things lying about, relative to the usual number; 0 or more.
+        kinship: Probability, in [0, 1], that legs, tail and girth are of the head's class; else
+            they are of any class. At 0 the body says nothing about the class.
 
     Raises:
         InputError: an option out of its range.
@@ -84,6 +86,7 @@ class Scenes(Dataset[Scene]):
     size: tuple[int, int] | int = 96
     seed: int = 0
     clutter: float = 1.0
+    kinship: float = 0.75
 
     def __post_init__(self) -> None:
         if self.length < 0:
@@ -94,6 +97,8 @@ class Scenes(Dataset[Scene]):
             raise InputError(f"seed must be 0 or more, got {self.seed}")
         if not 0 <= self.clutter < np.inf:
             raise InputError(f"clutter must be 0 or more, got {self.clutter}")
+        if not 0 <= self.kinship <= 1:
+            raise InputError(f"kinship is a probability in [0, 1], got {self.kinship}")
 
     def __len__(self) -> int:
         return self.length
@@ -102,20 +107,21 @@ class Scenes(Dataset[Scene]):
         if not -self.length <= index < self.length:
             raise IndexError(f"scene {index} is out of range; there are {self.length}")
         rng = np.random.default_rng([self.seed, index % self.length])
-        return _render(rng, *_height_width(self.size), self.clutter)
+        return _render(rng, self)
 
 
 def _height_width(size: tuple[int, int] | int) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _render(rng: Generator, height: int, width: int, clutter: float) -> Scene:
-    label = int(rng.integers(len(CLASSES)))
+def _render(rng: Generator, options: Scenes) -> Scene:
+    height, width = _height_width(options.size)
+    label, other = (int(i) for i in rng.integers(len(CLASSES), size=2))
+    build = label if rng.uniform() < options.kinship else other
     hue = rng.uniform()
-    build = label if rng.uniform() < 0.75 else rng.integers(len(CLASSES))
     creature = _creature(rng, CLASSES[label], CLASSES[build], hue + rng.uniform(0.25, 0.75))
     colour, mask, part = _rasterise(_place(rng, creature, height, width), height, width)
-    image = _compose(_background(rng, height, width, hue, clutter), colour, mask)
+    image = _compose(_background(rng, height, width, hue, options.clutter), colour, mask)
     inside = mask >= 0.5
     return Scene(
         image=torch.from_numpy(image).permute(2, 0, 1).contiguous(),
@@ -179,30 +185,28 @@ class _Shape(NamedTuple):
 
 class _Build(NamedTuple):
     height: float  # half the body's
-    leg: float  # below the body
-    thickness: float  # of a leg
-    tail: tuple[Array, ...]  # outlines, beginning inside the body
+    legs: float  # length below the body
+    girth: float  # of a leg
 
 
 def _creature(rng: Generator, head: str, build: str, hue: float) -> list[_Shape]:
+    """Put the head of one class on the body of another, or of the same."""
     coat = _hsv(hue, rng.uniform(0.3, 0.75), rng.uniform(0.6, 0.95))
-    shape = BUILDS[build]
-    body = _body_outline(rng, shape.height)
-    legs = _legs(rng, body, shape, coat)
-    swing = _rotation(rng.uniform(-0.25, 0.25)).T
-    neck = np.array([rng.uniform(0.78, 0.95), rng.uniform(-0.6, -0.35)])
-    size, tilt = rng.uniform(0.3, 0.37), rng.uniform(-0.25, 0.25)
+    body = _body_outline(rng, BUILDS[build].height)
+    far_and_near = _legs(rng, body, BUILDS[build], coat)
     return [
-        *(
-            _Shape((tail - TAIL_ROOT) @ swing + TAIL_ROOT, _shade(coat, 0.85))
-            for tail in shape.tail
-        ),
-        *legs[:2],
+        *_tail(rng, TAILS[build], coat),
+        *far_and_near[:2],
         _Shape(body, coat),
-        *_markings(rng, body, coat, hue),
-        *legs[2:],
-        *_head(HEADS[head](coat), coat, neck, size, tilt),
+        *_markings(rng, body, hue),
+        *far_and_near[2:],
+        *_head(rng, HEADS[head](coat), coat),
     ]
+
+
+def _tail(rng: Generator, outlines: Sequence[Array], coat: Colour) -> list[_Shape]:
+    root, swing = np.array([-0.85, -0.15]), _rotation(rng.uniform(-0.25, 0.25)).T
+    return [_Shape((points - root) @ swing + root, _shade(coat, 0.85)) for points in outlines]
 
 
 def _body_outline(rng: Generator, height: float) -> Array:
@@ -217,8 +221,8 @@ def _body_outline(rng: Generator, height: float) -> Array:
 
 def _legs(rng: Generator, body: Array, build: _Build, coat: Colour) -> list[_Shape]:
     """Two far legs, then two near ones; each starts inside the body."""
-    reach = body[:, 1].max() + build.leg * rng.uniform(0.85, 1.15)
-    thick = build.thickness * rng.uniform(0.85, 1.15)
+    reach = body[:, 1].max() + build.legs * rng.uniform(0.85, 1.15)
+    thick = build.girth * rng.uniform(0.85, 1.15)
     places = np.array([-0.35, 0.68, -0.68, 0.35]) + rng.uniform(-0.07, 0.07, 4)
     shades = (0.72, 0.72, 0.95, 0.95)
     return [
@@ -227,7 +231,7 @@ def _legs(rng: Generator, body: Array, build: _Build, coat: Colour) -> list[_Sha
     ]
 
 
-def _markings(rng: Generator, body: Array, coat: Colour, hue: float) -> list[_Shape]:
+def _markings(rng: Generator, body: Array, hue: float) -> list[_Shape]:
     """Stripes, a belly, spots or nothing, in a second colour and within the body's outline."""
     second = _hsv(hue + rng.uniform(-0.12, 0.12), rng.uniform(0.15, 0.8), rng.uniform(0.35, 1.0))
     kind = rng.integers(4)
@@ -244,7 +248,7 @@ def _markings(rng: Generator, body: Array, coat: Colour, hue: float) -> list[_Sh
         ]
     else:
         marks = []
-    return [_Shape(0.97 * points, second, outline=False) for points in marks]
+    return [_detail(0.97 * points, second) for points in marks]
 
 
 # Heads: in units of the head's radius, seen from the front, before they are put on a body.
@@ -255,35 +259,32 @@ class _Head(NamedTuple):
     face: list[_Shape]
 
 
-def _head(head: _Head, coat: Colour, centre: Array, radius: float, tilt: float) -> list[_Shape]:
+def _head(rng: Generator, head: _Head, coat: Colour) -> list[_Shape]:
     skull = _Shape(_ellipse((0, 0), (1, 0.95)), _shade(coat, 1.08))
-    eyes = [
-        _Shape(_ellipse((side * 0.42, -0.2 + dy), (r, r)), colour, outline=False)
-        for side in (-1, 1)
-        for dy, r, colour in ((0.0, 0.24, WHITE), (0.03, 0.15, INK))
-    ]
-    turn = radius * _rotation(tilt)
+    whites = _both(_detail(_ellipse((0.42, -0.2), (0.24, 0.24)), WHITE))
+    pupils = _both(_detail(_ellipse((0.42, -0.17), (0.15, 0.15)), INK))
+    turn = rng.uniform(0.3, 0.37) * _rotation(rng.uniform(-0.25, 0.25)).T
+    neck = rng.uniform((0.78, -0.6), (0.95, -0.35))
     return [
-        s._replace(points=s.points @ turn.T + centre, part=True)
-        for s in (*head.behind, skull, *eyes, *head.face)
+        shape._replace(points=shape.points @ turn + neck, part=True)
+        for shape in (*head.behind, skull, *whites, *pupils, *head.face)
     ]
 
 
 def _bull(coat: Colour) -> _Head:
     horn = _stroke((0.6, -0.55), (1.75, -0.6), (1.3, -1.6), 0.45, 0.06)
     muzzle = _Shape(_ellipse((0, 0.5), (0.62, 0.38)), PINK)
-    nostrils = _both(_Shape(_ellipse((0.25, 0.48), (0.11, 0.14)), INK, outline=False))
+    nostrils = _both(_detail(_ellipse((0.25, 0.48), (0.11, 0.14)), INK))
     return _Head(_both(_Shape(horn, IVORY)), [muzzle, *nostrils])
 
 
 def _cat(coat: Colour) -> _Head:
     ear = np.array([(0.95, -0.2), (0.1, -0.85), (0.85, -1.65)])
     inner = np.array([(0.8, -0.55), (0.4, -0.85), (0.76, -1.3)])
-    ears = [*_both(_Shape(ear, coat)), *_both(_Shape(inner, PINK, outline=False))]
-    nose = _Shape(np.array([(-0.18, 0.18), (0.18, 0.18), (0, 0.4)]), PINK, outline=False)
+    ears = [*_both(_Shape(ear, coat)), *_both(_detail(inner, PINK))]
+    nose = _detail(np.array([(-0.18, 0.18), (0.18, 0.18), (0, 0.4)]), PINK)
     whiskers = [
-        _Shape(_stroke((0.3, 0.4), (0.8, y), (1.35, y), 0.07, 0.05), INK, outline=False)
-        for y in (0.25, 0.55)
+        _detail(_stroke((0.3, 0.4), (0.8, y), (1.35, y), 0.07, 0.05), INK) for y in (0.25, 0.55)
     ]
     return _Head(ears, [nose, *(w for whisker in whiskers for w in _both(whisker))])
 
@@ -295,7 +296,7 @@ def _deer(coat: Colour) -> _Head:
         _stroke((0.6, -1.5), (0.5, -1.8), (0.45, -2.05), 0.2, 0.1),
     ]
     antlers = [a for points in (beam, *tines) for a in _both(_Shape(points, BROWN))]
-    return _Head(antlers, [_Shape(_ellipse((0, 0.42), (0.26, 0.2)), INK, outline=False)])
+    return _Head(antlers, [_detail(_ellipse((0, 0.42), (0.26, 0.2)), INK)])
 
 
 def _duck(coat: Colour) -> _Head:
@@ -307,17 +308,15 @@ def _duck(coat: Colour) -> _Head:
 def _elephant(coat: Colour) -> _Head:
     ears = _both(_Shape(_ellipse((0.95, -0.2), (0.5, 0.68)), _shade(coat, 0.9)))
     trunk = _Shape(_stroke((0, 0.1), (-0.1, 1.3), (0.6, 1.5), 0.5, 0.3), _shade(coat, 1.08))
-    tusks = _both(
-        _Shape(_stroke((0.42, 0.55), (0.5, 0.9), (0.75, 1.0), 0.2, 0.06), IVORY, outline=False)
-    )
+    tusks = _both(_detail(_stroke((0.42, 0.55), (0.5, 0.9), (0.75, 1.0), 0.2, 0.06), IVORY))
     return _Head(ears, [*tusks, trunk])
 
 
 def _rabbit(coat: Colour) -> _Head:
     ear = _Shape(_ellipse((0.5, -1.5), (0.28, 0.85), 0.2), coat)
-    inner = _Shape(_ellipse((0.5, -1.5), (0.13, 0.6), 0.2), PINK, outline=False)
+    inner = _detail(_ellipse((0.5, -1.5), (0.13, 0.6), 0.2), PINK)
     teeth = _Shape(np.array([(-0.2, 0.4), (0.2, 0.4), (0.17, 0.75), (-0.17, 0.75)]), WHITE)
-    nose = _Shape(_ellipse((0, 0.28), (0.18, 0.13)), PINK, outline=False)
+    nose = _detail(_ellipse((0, 0.28), (0.18, 0.13)), PINK)
     return _Head([*_both(ear), *_both(inner)], [teeth, nose])
 
 
@@ -332,11 +331,15 @@ def _rooster(coat: Colour) -> _Head:
 def _unicorn(coat: Colour) -> _Head:
     horn = _Shape(np.array([(-0.3, -0.7), (0.3, -0.7), (0, -2.3)]), GOLD)
     rings = [
-        _Shape(_stroke((-w, y), (0, y), (w, y - 0.15), 0.1, 0.1), WHITE, outline=False)
+        _detail(_stroke((-w, y), (0, y), (w, y - 0.15), 0.1, 0.1), WHITE)
         for y, w in ((-1.1, 0.2), (-1.5, 0.13))
     ]
-    nostrils = _both(_Shape(_ellipse((0.2, 0.5), (0.09, 0.12)), INK, outline=False))
+    nostrils = _both(_detail(_ellipse((0.2, 0.5), (0.09, 0.12)), INK))
     return _Head([horn, *rings], nostrils)
+
+
+def _detail(points: Array, colour: Colour) -> _Shape:
+    return _Shape(points, colour, outline=False)
 
 
 def _both(shape: _Shape) -> list[_Shape]:
@@ -353,41 +356,31 @@ HEADS: dict[str, Callable[[Colour], _Head]] = {
     "rooster": _rooster,
     "unicorn": _unicorn,
 }
-BUILDS: dict[str, _Build] = {
-    "bull": _Build(
-        0.68,
-        0.28,
-        0.28,
-        (
-            _stroke((-0.8, -0.2), (-1.3, -0.3), (-1.2, 0.5), 0.12, 0.12),
-            _ellipse((-1.2, 0.55), (0.12, 0.2)),
-        ),
-    ),
-    "cat": _Build(0.52, 0.3, 0.2, (_stroke((-0.8, -0.1), (-1.5, 0), (-1.3, -1.0), 0.18, 0.14),)),
-    "deer": _Build(
-        0.52, 0.5, 0.17, (_stroke((-0.8, -0.2), (-1.0, -0.3), (-1.2, -0.45), 0.3, 0.1),)
-    ),
-    "duck": _Build(
-        0.66, 0.18, 0.2, (np.array([(-0.7, 0.0), (-0.75, -0.4), (-1.35, -0.6), (-1.2, -0.1)]),)
-    ),
-    "elephant": _Build(
-        0.74, 0.35, 0.36, (_stroke((-0.8, -0.2), (-1.2, -0.1), (-1.15, 0.35), 0.12, 0.08),)
-    ),
-    "rabbit": _Build(0.62, 0.2, 0.26, (_ellipse((-1.05, -0.2), (0.25, 0.25)),)),
-    "rooster": _Build(
-        0.62,
-        0.45,
-        0.14,
-        tuple(
-            _stroke((-0.75, -0.1), (-1.3, y + 0.2), (-1.45, y), 0.3, 0.16)
-            for y in (-0.1, -0.5, -0.9)
-        ),
-    ),
-    "unicorn": _Build(
-        0.58, 0.45, 0.22, (_stroke((-0.85, -0.2), (-1.5, -0.5), (-1.4, 0.6), 0.2, 0.4),)
-    ),
+BUILDS = {
+    "bull": _Build(0.68, 0.28, 0.28),
+    "cat": _Build(0.52, 0.3, 0.2),
+    "deer": _Build(0.52, 0.5, 0.17),
+    "duck": _Build(0.66, 0.18, 0.2),
+    "elephant": _Build(0.74, 0.35, 0.36),
+    "rabbit": _Build(0.62, 0.2, 0.26),
+    "rooster": _Build(0.62, 0.45, 0.14),
+    "unicorn": _Build(0.58, 0.45, 0.22),
 }
-TAIL_ROOT = (-0.85, -0.15)
+TAILS: dict[str, Sequence[Array]] = {
+    "bull": [
+        _stroke((-0.8, -0.2), (-1.3, -0.3), (-1.2, 0.5), 0.12, 0.12),
+        _ellipse((-1.2, 0.55), (0.12, 0.2)),
+    ],
+    "cat": [_stroke((-0.8, -0.1), (-1.5, 0), (-1.3, -1), 0.18, 0.14)],
+    "deer": [_stroke((-0.8, -0.2), (-1, -0.3), (-1.2, -0.45), 0.3, 0.1)],
+    "duck": [np.array([(-0.7, 0), (-0.75, -0.4), (-1.35, -0.6), (-1.2, -0.1)])],
+    "elephant": [_stroke((-0.8, -0.2), (-1.2, -0.1), (-1.15, 0.35), 0.12, 0.08)],
+    "rabbit": [_ellipse((-1.05, -0.2), (0.25, 0.25))],
+    "rooster": [
+        _stroke((-0.75, -0.1), (-1.3, y + 0.2), (-1.45, y), 0.3, 0.16) for y in (-0.1, -0.5, -0.9)
+    ],
+    "unicorn": [_stroke((-0.85, -0.2), (-1.5, -0.5), (-1.4, 0.6), 0.2, 0.4)],
+}
 CLASSES: tuple[str, ...] = tuple(HEADS)
 """What a head can make of a creature; a label is an index into it."""
 
@@ -455,7 +448,7 @@ def _compose(background: Array, colour: Array, mask: Array) -> Array:
 
     blur = 0.02 * min(mask.shape)
     soft = cv2.GaussianBlur(mask, (0, 0), 1.5 * blur)
-    light = 1 + 0.25 * (soft - _shift(soft, 0, 2 * blur))  # bright where the surface faces up
+    light = 1 + 0.25 * (soft - _shift(soft, 0.0, 2 * blur))  # bright where the surface faces up
     shadow = 1 - 0.4 * _shift(soft, 0.6 * blur, 1.6 * blur)
     image = background * (shadow * (1 - mask))[..., None] + colour * light[..., None]
     composed: Array = image.clip(0, 255).astype(np.uint8)
@@ -466,7 +459,8 @@ def _shift(layer: Array, x: float, y: float) -> Array:
     import cv2
 
     matrix = np.array([(1, 0, x), (0, 1, y)], np.float32)
-    return cv2.warpAffine(layer, matrix, layer.shape[::-1])
+    shifted: Array = cv2.warpAffine(layer, matrix, layer.shape[::-1])
+    return shifted
 
 
 def _background(rng: Generator, height: int, width: int, hue: float, clutter: float) -> Array:
@@ -539,7 +533,7 @@ class ScenesWithBoxes:
     labels = CLASSES
 
     def __init__(self, scenes: Scenes | None = None) -> None:
-        self._scenes = scenes or Scenes(length=200, size=192, seed=1)
+        self._scenes = Scenes(length=200, size=192, seed=1) if scenes is None else scenes
 
     def __len__(self) -> int:
         return len(self._scenes)

@@ -23,7 +23,7 @@ CHUNK_PIXELS = 1 << 25
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Components:
-    """One component per mask.
+    """One component per mask, for any number of leading axes.
 
     Args:
         masks: The component's pixels.
@@ -31,9 +31,9 @@ class Components:
         areas: Its number of pixels; 0 for an empty mask.
     """
 
-    masks: Bool[Tensor, "n H W"]
-    boxes: Int[Tensor, "n 4"]
-    areas: Int[Tensor, " n"]
+    masks: Bool[Tensor, "*n H W"]
+    boxes: Int[Tensor, "*n 4"]
+    areas: Int[Tensor, "*n"]
 
 
 def largest_component(masks: Bool[Tensor, "n H W"]) -> Components:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.models import SpatialClassifier
-from attrib.registry import Registry, format_spec
+from attrib.registry import Registry, check_fields, format_spec
 from attrib.types import Attribution, TargetRule, Targets
 
 __all__ = ["METHODS", "Method", "resolve"]
@@ -30,6 +30,9 @@ class Method(ABC):
     unit: ClassVar[str] = "logits"
     needs_class_maps: ClassVar[bool] = True
     """False for methods that work on any differentiable model."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @abstractmethod
     def attribute(

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from attrib.errors import InputError, SpecError
+from attrib.errors import InputError
 from attrib.methods.base import METHODS, Method
 from attrib.models import Features, SpatialClassifier
+from attrib.registry import AtLeast
 from attrib.types import Attribution, TargetRule, Targets
 
 __all__ = ["CAM", "Border", "InfoCAM", "InfoCAMPlus", "region_sum"]
+
+Cells = Annotated[int, AtLeast(1)]
 
 Border = Literal["full", "same"]
 """`full` lets a region hang over the edge, which enlarges the map by `region - 1` and, once it is
@@ -46,11 +49,8 @@ class CAM(Method):
 
     name = "cam"
     summary = "class activation map: the head applied at every cell"
-    region: int = 1
+    region: Cells = 1
     border: Border = "full"
-
-    def __post_init__(self) -> None:
-        _check_region(self.region, self.border)
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
@@ -80,13 +80,9 @@ class InfoCAM(Method):
 
     name = "infocam"
     summary = "class evidence minus the mean of all other classes, over regions"
-    region: int = 4
+    region: Cells = 4
     border: Border = "full"
     multi_label: Independent = "raise"
-
-    def __post_init__(self) -> None:
-        _check_region(self.region, self.border)
-        _check_choice("multi_label", self.multi_label, ("raise", "difference"))
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
@@ -119,15 +115,10 @@ class InfoCAMPlus(Method):
 
     name = "infocam+"
     summary = "class evidence minus that of the least likely class, over regions"
-    region: int = 4
+    region: Cells = 4
     border: Border = "full"
     contrast: Literal["image", "region"] = "image"
     multi_label: Independent = "raise"
-
-    def __post_init__(self) -> None:
-        _check_region(self.region, self.border)
-        _check_choice("contrast", self.contrast, ("image", "region"))
-        _check_choice("multi_label", self.multi_label, ("raise", "difference"))
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
@@ -209,17 +200,6 @@ def _no_maps(features: Features, region: int, border: Border) -> Float[Tensor, "
     grow = region - 1 if border == "full" else 0
     u, v = features.grid.shape[2:]
     return features.grid.new_empty(0, u + grow, v + grow)
-
-
-def _check_region(region: int, border: str) -> None:
-    if not isinstance(region, int) or region < 1:
-        raise SpecError(f"region is a number of cells, 1 or more, got {region!r}")
-    _check_choice("border", border, ("full", "same"))
-
-
-def _check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SpecError(f"{option} is one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 def _check_contrast(name: str, multi_label: Independent, classifier: SpatialClassifier) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COLORMAP", "Box", "Panel", "figure", "overlay"]
 
-COLORMAP = "inferno"
-STRENGTH = 0.75
+COLORMAP = "plasma"
+STRENGTH = 0.8
 """Opacity of the heatmap where it is 1; where it is 0 the photograph is bare."""
 BOX_COLOUR, TRUTH_COLOUR = "#00e5ff", "#ffffff"
 
@@ -52,7 +52,7 @@ def overlay(image: UInt8[Tensor, "3 H W"], heatmap: Float[Tensor, "H W"]) -> NDA
 
     heat = heatmap.detach().cpu().numpy()
     colour = colormaps[COLORMAP](heat)[..., :3]
-    alpha = STRENGTH * np.sqrt(heat)[..., None]
+    alpha = STRENGTH * heat[..., None]
     base = image.cpu().permute(1, 2, 0).numpy() / 255
     blended: NDArray[np.uint8] = np.rint(255 * ((1 - alpha) * base + alpha * colour)).astype(
         np.uint8
