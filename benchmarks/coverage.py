@@ -90,7 +90,7 @@ def check(name: str, model_name: str, build: Callable[[str], nn.Module]) -> Row:
     before, modes = fingerprint(model), [m.training for m in model.modules()]
     spec = replace(spec_of(model), labels=())
     images = noise(model, spec)
-    gradcam = _map(attrib.Explainer(model, "gradcam", spec=spec), images)
+    gradcam = _map(attrib.Explainer(model, "gradcam(relu=False)", spec=spec), images)
     try:
         classifier = split(model, spec=spec)
     except SplitError as error:

@@ -14,16 +14,16 @@ from benchmarks.coverage import (
 )
 
 CHEAP_TIMM = (
-    "byobnet cait coat convnext crossvit deit densenet "
-    "efficientformer efficientnet efficientvim eva ghostnet hgnet iformer "
-    "levit mambaout maxxvit mobilenetv3 nfnet pit pvt_v2 "
-    "resnet resnetv2 starnet swin_transformer tnt vision_transformer vision_transformer_relpos "
-    "xcit "
-).split()  # noqa: SIM905
+    "byobnet cait coat convnext crossvit deit "
+    "densenet efficientformer efficientnet efficientvim eva ghostnet "
+    "hgnet iformer levit mambaout maxxvit mobilenetv3 "
+    "nfnet pit pvt_v2 resnet resnetv2 starnet "
+    "swin_transformer tnt vision_transformer vision_transformer_relpos xcit "
+).split()
 CHEAP_TORCHVISION = (
-    "densenet121 efficientnet_b0 googlenet mnasnet0_5 mobilenet_v2 mobilenet_v3_small regnet_x_400mf "
-    "resnet18 shufflenet_v2_x0_5 squeezenet1_1 swin_t alexnet "
-).split()  # noqa: SIM905
+    "densenet121 efficientnet_b0 googlenet mnasnet0_5 mobilenet_v2 mobilenet_v3_small "
+    "regnet_x_400mf resnet18 shufflenet_v2_x0_5 squeezenet1_1 swin_t alexnet "
+).split()
 REFUSED = {"vgg", "efficientvim"}
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -26,12 +26,13 @@ app.command("models")(listing.models)
 app.add_typer(evaluate.app, name="evaluate")
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         import attrib
 
         print(f"attrib {attrib.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

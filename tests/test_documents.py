@@ -1,0 +1,97 @@
+"""What the README, the docs and the examples show, runs."""
+
+import doctest
+import importlib
+import os
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import attrib
+from attrib.datasets.scenes import Scenes
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/models.md"]
+EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem != "train_demo"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    scenes = Scenes(length=2, size=128, seed=5)
+    for i, name in enumerate(["bird.jpg", "other.jpg"]):
+        Image.fromarray(scenes[i].image.permute(1, 2, 0).numpy()).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def blocks(page, language):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(page, folder):
+    names: dict[str, object] = {}
+    code = blocks(page, "python")
+    assert code
+    for block in code:
+        exec(compile(block, page, "exec"), names)
+    if page == "README.md":
+        assert (folder / "bird.png").exists()
+        assert names["found"].boxes.shape[1] == 4
+
+
+def test_shell_commands_of_the_readme_run(folder):
+    lines = [x for b in blocks("README.md", "sh") for x in b.splitlines() if x.startswith("attrib")]
+    assert len(lines) >= 4
+    for line in lines:
+        command = [sys.executable, "-c", "from attrib.cli import main; main()"]
+        done = subprocess.run(
+            command + shlex.split(line, comments=True)[1:],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (folder / "out" / "bird.json").exists()
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make ([\w-]+)", (ROOT / "README.md").read_text()):
+        assert f"\n{target}:" in makefile
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_run(path, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize(
+    "name", [m.name for m in pkgutil.walk_packages(attrib.__path__, "attrib.")]
+)
+def test_doctests(name):
+    module = importlib.import_module(name)
+    assert doctest.testmod(module).failed == 0
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if not link.startswith("http"):
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
