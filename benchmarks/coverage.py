@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -94,7 +95,7 @@ def check(name: str, model_name: str, build: Callable[[str], nn.Module]) -> Row:
     try:
         classifier = split(model, spec=spec)
     except SplitError as error:
-        kind, grid, note = "refused", "", str(error).split(";")[0]
+        kind, grid, note = "refused", "", re.split(r"[;.] ", str(error))[0]
     else:
         kind, note = ("exact", "") if classifier.exact else ("approximate", classifier.note)
         grid = _map(attrib.Explainer(classifier, "cam"), images)
