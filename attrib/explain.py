@@ -140,8 +140,7 @@ class Explainer:
             return None
         if single and isinstance(targets, Sequence) and not isinstance(targets, str):
             targets = [cast(Any, targets)] if not any(_nested(t) for t in targets) else targets
-        pairs = resolve_targets(targets, count, self.classifier.spec.labels)
-        assert isinstance(pairs, Targets)
+        pairs = cast(Targets, resolve_targets(targets, count, self.classifier.spec.labels))
         rows: list[list[int]] = [[] for _ in range(count)]
         for image, label in zip(pairs.image.tolist(), pairs.label.tolist(), strict=True):
             rows[image].append(label)
@@ -169,20 +168,24 @@ class Explainer:
             attribution, threshold=threshold, rule=rule, normalize=normalize, resize=resize
         )
         scores = _scores(attribution, classifier.spec.multi_label)
-        image, label = attribution.targets.image.tolist(), attribution.targets.label.tolist()
-        names = classifier.spec.labels
+        owner = attribution.targets.image.tolist()
         for i, picture in enumerate(pictures):
-            rows = [row for row, owner in enumerate(image) if owner == i]
-            classes = tuple(label[row] for row in rows)
+            rows = [row for row, image in enumerate(owner) if image == i]
+            own = _attribution_of(attribution, i, rows)
+            classes = tuple(own.targets.label.tolist())
             yield Explanation(
                 picture=picture,
                 targets=classes,
-                labels=tuple(names[c] if c < len(names) else str(c) for c in classes),
+                labels=tuple(self._label(c) for c in classes),
                 scores=tuple(scores[row] for row in rows),
-                attribution=_attribution_of(attribution, i, rows),
+                attribution=own,
                 localization=_localization_of(where, rows),
                 model=self._record,
             )
+
+    def _label(self, index: int) -> str:
+        names = self.classifier.spec.labels
+        return names[index] if index < len(names) else str(index)
 
 
 def explain(

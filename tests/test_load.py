@@ -74,6 +74,8 @@ def test_imagenet_models_of_timm_know_their_labels(tmp_path):
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "w.pth")
     model = load_model("test_resnet", weights=tmp_path / "w.pth", device="cpu")
     assert spec_of(model).labels[0].startswith("tench")
+    assert spec_of(timm.create_model("test_resnet")).labels == spec_of(model).labels
+    assert spec_of(timm.create_model("test_resnet", num_classes=9)).labels == ()
 
 
 @pytest.mark.parametrize(

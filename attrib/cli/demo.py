@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -50,8 +50,7 @@ def _answers(explainer: Explainer, scenes: list[Scene]) -> list[Explanation]:
     found = explainer.explain(
         [scene.image for scene in scenes], [scene.label for scene in scenes], progress=False
     )
-    assert isinstance(found, list)
-    return found
+    return cast("list[Explanation]", found)
 
 
 def _scores(answers: list[Explanation], scenes: list[Scene]) -> tuple[float, float, float]:

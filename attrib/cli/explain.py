@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,6 +17,9 @@ from attrib.cli.options import (
     NumClasses,
     Weights,
 )
+
+if TYPE_CHECKING:
+    from attrib import Explanation
 
 __all__ = ["run"]
 
@@ -62,14 +65,14 @@ def run(
         typer.echo(f"note: maps are approximate: {explainer.classifier.note}", err=True)
     classes = [int(t) if t.lstrip("-").isdigit() else t for t in target or []]
     targets = [classes] * len(images) if classes else None
-    found = explainer.explain(
+    answers = explainer.explain(
         images,
         targets,
         threshold=threshold,
         rule=rule,  # type: ignore[arg-type]
         batch_size=batch_size,
     )
-    assert isinstance(found, list)
+    found = cast("list[Explanation]", answers)
     if as_json:
         typer.echo(json.dumps([e.to_dict() for e in found], indent=2))
     for image, stem, explanation in zip(images, _stems(images), found, strict=True):
@@ -102,10 +105,7 @@ def _stems(images: list[Path]) -> list[str]:
     return stems
 
 
-def _print(image: Path, explanation: object) -> None:
-    from attrib.explanation import Explanation
-
-    assert isinstance(explanation, Explanation)
+def _print(image: Path, explanation: Explanation) -> None:
     typer.echo(str(image))
     for i, label in enumerate(explanation.labels):
         box = explanation.boxes(i)[0]

@@ -58,17 +58,15 @@ def localize(
     images = attribution.targets.image.tolist() if attribution.frames else [0] * len(maps)
     frames = attribution.frames or (_whole(attribution.input_size),)
 
-    heatmaps: list[Tensor] = [maps] * len(maps)
-    masks, boxes, areas, cuts = [*heatmaps], [*heatmaps], [*heatmaps], [*heatmaps]
+    parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = {}
     for frame, rows in _by_frame(frames, images).items():
         index = torch.tensor(rows, device=maps.device)
         heat, cut, found = _localize(
             maps[index], frame, usable[index], threshold, rule, normalize, resize
         )
-        for i, row in enumerate(rows):
-            heatmaps[row], masks[row], cuts[row] = heat[i], found.masks[i], cut[i]
-            boxes[row], areas[row] = found.boxes[i], found.areas[i]
-    return _collect(heatmaps, masks, boxes, areas, cuts, status, maps)
+        of_frame = zip(heat, cut, found.masks, found.boxes, found.areas, strict=True)
+        parts.update(zip(rows, of_frame, strict=True))
+    return _collect([parts[row] for row in range(len(maps))], status, maps.device)
 
 
 def _whole(size: tuple[int, int]) -> Frame:
@@ -112,36 +110,27 @@ def _localize(
 
 
 def _collect(
-    heatmaps: list[Tensor],
-    masks: list[Tensor],
-    boxes: list[Tensor],
-    areas: list[Tensor],
-    cuts: list[Tensor],
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]],
     status: tuple[MapStatus, ...],
-    maps: Tensor,
+    device: torch.device,
 ) -> Localization:
-    if not heatmaps:
-        none = maps.new_zeros(0, dtype=torch.int64)
-        return Localization(
-            heatmaps=(),
-            masks=(),
-            boxes=none.view(0, 4),
-            map_index=none,
-            threshold_index=none,
-            areas=none,
-            thresholds=maps.new_zeros(0, 0),
-            status=status,
-        )
-    all_boxes, all_areas = torch.stack(boxes), torch.stack(areas)
-    map_index, threshold_index = (all_areas > 0).nonzero(as_tuple=True)
+    """Stack what is of one size, and keep a row for each box there is."""
+    if parts:
+        heatmaps, cuts, masks, box_parts, area_parts = zip(*parts, strict=True)
+        thresholds, boxes, areas = (torch.stack(x) for x in (cuts, box_parts, area_parts))
+    else:
+        heatmaps, masks, thresholds = (), (), torch.zeros(0, 0, device=device)
+        areas = torch.zeros(0, 0, dtype=torch.int64, device=device)
+        boxes = areas[..., None].expand(0, 0, 4)
+    map_index, threshold_index = (areas > 0).nonzero(as_tuple=True)
     return Localization(
-        heatmaps=tuple(heatmaps),
-        masks=tuple(masks),
-        boxes=all_boxes[map_index, threshold_index],
+        heatmaps=heatmaps,
+        masks=masks,
+        boxes=boxes[map_index, threshold_index],
         map_index=map_index,
         threshold_index=threshold_index,
-        areas=all_areas[map_index, threshold_index],
-        thresholds=torch.stack(cuts),
+        areas=areas[map_index, threshold_index],
+        thresholds=thresholds,
         status=status,
     )
 

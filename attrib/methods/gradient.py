@@ -50,11 +50,7 @@ class GradCAM(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-
-        def combine(a: Tensor, g: Tensor) -> Tensor:
-            return torch.einsum("nk,nkuv->nuv", g.mean((2, 3)), a)
-
-        return _attribute(self, classifier, images, targets, self.layer, self.relu, combine)
+        return _attribute(self, classifier, images, targets, _by_mean_gradient)
 
 
 @METHODS.register
@@ -84,14 +80,7 @@ class GradCAMPlusPlus(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-
-        def combine(a: Tensor, g: Tensor) -> Tensor:
-            # alpha divided through by g^2: the cubes of small gradients underflow float32
-            alpha = 1 / (2 + g * a.sum((2, 3), keepdim=True))
-            alpha = torch.where((g == 0) | ~alpha.isfinite(), 0, alpha)
-            return torch.einsum("nk,nkuv->nuv", (alpha * g.relu()).sum((2, 3)), a)
-
-        return _attribute(self, classifier, images, targets, self.layer, self.relu, combine)
+        return _attribute(self, classifier, images, targets, _by_growth)
 
 
 @METHODS.register
@@ -119,11 +108,7 @@ class HiResCAM(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-
-        def combine(a: Tensor, g: Tensor) -> Tensor:
-            return (a * g).sum(1)
-
-        return _attribute(self, classifier, images, targets, self.layer, self.relu, combine)
+        return _attribute(self, classifier, images, targets, _by_gradient)
 
 
 @METHODS.register
@@ -152,29 +137,46 @@ class LayerCAM(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
+        return _attribute(self, classifier, images, targets, _by_positive_gradient)
 
-        def combine(a: Tensor, g: Tensor) -> Tensor:
-            return (a * g.relu()).sum(1)
 
-        return _attribute(self, classifier, images, targets, self.layer, self.relu, combine)
+Maps = Float[Tensor, "n k u v"]
+
+
+def _by_mean_gradient(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+    return torch.einsum("nk,nkuv->nuv", g.mean((2, 3)), a)
+
+
+def _by_growth(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+    # alpha divided through by g^2: the cubes of small gradients underflow float32
+    alpha = 1 / (2 + g * a.sum((2, 3), keepdim=True))
+    alpha = torch.where((g == 0) | ~alpha.isfinite(), 0, alpha)
+    return torch.einsum("nk,nkuv->nuv", (alpha * g.relu()).sum((2, 3)), a)
+
+
+def _by_gradient(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+    return (a * g).sum(1)
+
+
+def _by_positive_gradient(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+    return (a * g.relu()).sum(1)
 
 
 def _attribute(
-    method: Method,
+    method: GradCAM | GradCAMPlusPlus | HiResCAM | LayerCAM,
     classifier: SpatialClassifier,
     images: Tensor,
     targets: TargetRule,
-    layer: str,
-    relu: bool,
     combine: Combine,
 ) -> Attribution:
-    with classifier.differentiable(images, layer) as (features, raw, layout):
+    with classifier.differentiable(images, method.layer) as (features, raw, layout):
         pairs = targets(features.logits.detach())
         gradients = _gradients(features.logits, raw, pairs)
         size = (images.shape[-2], images.shape[-1])
         maps = combine(features.grid[pairs.image], layout.grid(gradients, size))
         logits = features.logits.detach()
-    return method._result(classifier, images, maps.relu() if relu else maps, pairs, logits)
+    maps = maps.relu() if method.relu else maps
+    return method._result(classifier, images, maps, pairs, logits)
 
 
 def _gradients(logits: Float[Tensor, "b c"], raw: Tensor, pairs: Targets) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import InputError, UnknownNameError, WeightsError
-from attrib.models.split import spec_from_timm
+from attrib.models.split import spec_of
 from attrib.types import ModelSpec
 
 __all__ = ["fingerprint", "load_model", "load_weights", "model_names", "read_state_dict"]
@@ -101,21 +101,8 @@ def _timm(name: str, published: bool, num_classes: int | None) -> nn.Module:
     options = {} if num_classes is None else {"num_classes": num_classes}
     with _fetching(name):
         model: nn.Module = timm.create_model(name, pretrained=published, **options)
-    spec = spec_from_timm(model.pretrained_cfg)  # type: ignore[arg-type]
-    if len(spec.labels) != model.num_classes:
-        spec = replace(spec, labels=_imagenet_labels(model))
-    model.attrib_spec = replace(spec, name=name)  # type: ignore[assignment]
+    model.attrib_spec = replace(spec_of(model), name=name)  # type: ignore[assignment]
     return model
-
-
-def _imagenet_labels(model: nn.Module) -> tuple[str, ...]:
-    from timm.data import ImageNetInfo, infer_imagenet_subset
-
-    subset = infer_imagenet_subset(model)
-    if subset is None:
-        return ()
-    info = ImageNetInfo(subset)
-    return tuple(info.index_to_description(i) for i in range(info.num_classes()))
 
 
 def _torchvision(name: str, published: bool, num_classes: int | None) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
@@ -133,9 +134,23 @@ def spec_of(model: nn.Module) -> ModelSpec:
     if isinstance(carried, ModelSpec):
         return carried
     config = getattr(model, "pretrained_cfg", None)
-    if isinstance(config, Mapping) and config:
-        return spec_from_timm(config)
-    return ModelSpec(name=type(model).__name__)
+    if not isinstance(config, Mapping) or not config:
+        return ModelSpec(name=type(model).__name__)
+    spec = spec_from_timm(config)
+    if len(spec.labels) != getattr(model, "num_classes", None):
+        spec = replace(spec, labels=_imagenet_labels(model))
+    return spec
+
+
+def _imagenet_labels(model: nn.Module) -> tuple[str, ...]:
+    """Name the classes of a timm model that has those of an ImageNet; else nothing."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        return ()
+    info = ImageNetInfo(subset)
+    return tuple(info.index_to_description(i) for i in range(info.num_classes()))
 
 
 def spec_from_timm(config: Mapping[str, Any]) -> ModelSpec:
