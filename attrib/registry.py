@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import re
 from collections.abc import Iterator
+from types import UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from attrib.errors import SpecError, UnknownNameError, nearest
@@ -114,7 +115,8 @@ class AtLeast:
 def check_fields(instance: Any) -> None:
     """Check a dataclass's fields against their annotations, for users who run no type checker.
 
-    Knows int, float, bool, str, `Literal` and `Annotated[..., AtLeast(n)]`; a float takes an int.
+    Knows classes, unions, uniform tuples, `Literal` and `Annotated[..., AtLeast(n)]`; a float
+    takes an int.
 
     Raises:
         SpecError: says the field, what was given and what was expected.
@@ -139,9 +141,16 @@ def _complaint(value: object, hint: Any) -> str:
             if complaint or value < limit.least:
                 return f"{complaint or _NAMES[base]} of at least {limit.least:g}"
         return complaint
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        fits = isinstance(value, tuple) and not any(_complaint(v, inner) for v in value)
+        return "" if fits else f"a tuple, each {_complaint(None, inner)}"
+    if get_origin(hint) is UnionType:
+        complaints = [_complaint(value, option) for option in get_args(hint)]
+        return "" if "" in complaints else " or ".join(complaints)
     types = (int, float) if hint is float else hint
     fits = isinstance(value, types) and (hint is bool or not isinstance(value, bool))
-    return "" if fits else _NAMES[hint]
+    return "" if fits else _NAMES.get(hint, f"a {hint.__name__}")
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +12,19 @@ from torch import Tensor, nn
 
 from attrib.errors import SplitError
 
-__all__ = ["Tap", "device_of", "dtype_of", "inference", "replaced", "submodule", "tap", "unwrap"]
+__all__ = [
+    "Tap",
+    "device_of",
+    "dtype_of",
+    "frozen_copy",
+    "inference",
+    "passed_over",
+    "replaced",
+    "run_until",
+    "submodule",
+    "tap",
+    "unwrap",
+]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -129,3 +142,58 @@ def replaced(model: nn.Module, path: str, output: object) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+class _Enough(BaseException):
+    """Ends a forward pass whose rest is not needed."""
+
+
+def run_until(model: nn.Module, path: str, images: Tensor) -> Tensor:
+    """Run the model until the module at `path` has returned; return what it did."""
+
+    def stop(*_: object) -> None:
+        raise _Enough
+
+    with tap(model, path) as tapped:
+        handle = submodule(model, path).register_forward_hook(stop)
+        try:
+            model(images)
+        except _Enough:
+            pass
+        finally:
+            handle.remove()
+    return tapped.value(path)
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """Copy a model, in evaluation mode and with no parameter that wants a gradient."""
+    twin = copy.deepcopy(model)
+    for module in twin.modules():
+        module.training = False
+    return twin.requires_grad_(False)
+
+
+@contextmanager
+def passed_over(
+    model: nn.Module, paths: Iterable[str], last: str, output: Tensor
+) -> Iterator[None]:
+    """Let modules hand on what they are given, and the last of them return `output`.
+
+    What follows then computes as if they had run, from a picture of any size.
+    """
+    changed = [submodule(model, path) for path in (*paths, last)]
+    kept = [module.__dict__.get("forward") for module in changed]
+    try:
+        for module in changed[:-1]:
+            module.forward = _hand_on
+        changed[-1].forward = lambda *_, **__: output
+        yield
+    finally:
+        for module, forward in zip(changed, kept, strict=True):
+            del module.forward
+            if forward is not None:
+                module.forward = forward
+
+
+def _hand_on(x: Tensor, *_: object, **__: object) -> Tensor:
+    return x

@@ -205,6 +205,8 @@ class Report:
     Args:
         setting: What was measured.
         machine: Processor or GPU, threads, and versions of the libraries.
+        speedup: Time of the plain forward pass with one thread over that with all; None on a GPU.
+            Below 1, other processes hold the cores, and the figures are waiting times.
         agreement: Each installed peer against attrib.
         methods: The table.
         missing: Peers that are not installed.
@@ -214,6 +216,7 @@ class Report:
 
     setting: Setting
     machine: dict[str, str | int]
+    speedup: float | None
     agreement: tuple[Agreement, ...]
     methods: tuple[Row, ...]
     missing: tuple[Missing, ...]
@@ -524,12 +527,24 @@ def run(setting: Setting, *, growth: bool = False, imports: bool = False) -> Rep
     return Report(
         setting=setting,
         machine=machine(setting.device),
+        speedup=speedup(forward[0]) if setting.device == "cpu" else None,
         agreement=tuple(agreed),
         methods=tuple(timed([*forward, *own, *others])),
         missing=tuple(missing),
         growth=tuple(timed([*forward, *growth_candidates(work)])) if growth else None,
         imports=measure_imports() if imports else None,
     )
+
+
+def speedup(forward: Candidate) -> float:
+    """Tell what threads gain, fastest of three each: on a busy machine they wait for each other."""
+    threads = torch.get_num_threads()
+    together = min(seconds(forward, "cpu") for _ in range(3))
+    torch.set_num_threads(1)
+    try:
+        return min(seconds(forward, "cpu") for _ in range(3)) / together
+    finally:
+        torch.set_num_threads(threads)
 
 
 def machine(device: str) -> dict[str, str | int]:
@@ -554,6 +569,7 @@ def text(report: Report) -> str:
         f"{setting.model}, {setting.batch} images of {setting.size} x {setting.size}, "
         f"median of {setting.rounds} rounds",
         ", ".join(f"{name} {value}" for name, value in report.machine.items()),
+        *busy(report),
         "",
         "Same maps as attrib's (a peer that scales its maps is compared after scaling):",
         *(line(a) for a in report.agreement),
@@ -578,6 +594,16 @@ def text(report: Report) -> str:
             f"{i.difference:+.2f} s over torch alone",
         ]
     return "\n".join(parts)
+
+
+def busy(report: Report) -> list[str]:
+    threads = report.machine["threads"]
+    if report.speedup is None or report.speedup >= 1 or threads == 1:
+        return []
+    return [
+        f"BUSY MACHINE: {threads} threads take {1 / report.speedup:.1f} times as long as one:",
+        "other processes hold the cores. The figures are waiting times; use --threads 1, or wait.",
+    ]
 
 
 def line(a: Agreement) -> str:
@@ -620,8 +646,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> None:
-    given = vars(parser().parse_args())
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = vars(parser().parse_args(arguments))
     extra = {name: given.pop(name) for name in ("growth", "imports")}
     file, threads = given.pop("json"), given.pop("threads")
     if threads is not None:

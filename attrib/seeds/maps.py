@@ -1,0 +1,98 @@
+"""From a picture to the maps that segmentation pipelines read, and back from scales to one size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from attrib.images import Picture
+from attrib.types import ModelSpec
+
+__all__ = ["SeedMaps", "aggregate", "seed_views"]
+
+STRIDED, PADDED = 4, 16
+"""The low-resolution map has a cell per 4 pixels; the other is made on a multiple of 16."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeedMaps:
+    """One picture's maps, as IRN and its successors read them.
+
+    Args:
+        keys: The picture's classes, numbered from 0 without background.
+        cam: Per class, at a quarter of the size, each divided by its maximum.
+        high_res: Per class, at the picture's own size, likewise.
+    """
+
+    keys: Int[Tensor, " n"]
+    cam: Float[Tensor, "n _u _v"]
+    high_res: Float[Tensor, "n H W"]
+
+
+def seed_views(
+    picture: Picture,
+    spec: ModelSpec,
+    scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
+    *,
+    flip: bool = True,
+    device: torch.device | str = "cpu",
+) -> list[Float[Tensor, "_r 3 _h _w"]]:
+    """Make the views of a picture at several sizes, at its own aspect ratio.
+
+    Each is resized by Pillow's bicubic filter on 8 bits, as the published pipelines do, then
+    normalised; sides are rounded to the nearest pixel, halves to the even one.
+
+    Args:
+        picture: Upright.
+        spec: Mean and standard deviation of the model.
+        scales: Fractions of the picture's size.
+        flip: Add the mirror image as a second row.
+        device: Where the views are wanted.
+    """
+    pixels = Image.fromarray(picture.pixels.permute(1, 2, 0).cpu().numpy())
+    mean = torch.tensor(spec.mean, dtype=torch.float64)[:, None, None]
+    std = torch.tensor(spec.std, dtype=torch.float64)[:, None, None]
+    views = []
+    for scale in scales:
+        w, h = (max(1, round(side * scale)) for side in pixels.size)
+        resized = pixels if scale == 1 else pixels.resize((w, h), Image.Resampling.BICUBIC)
+        image = torch.from_numpy(np.array(resized)).permute(2, 0, 1).double() / 255
+        image = ((image - mean) / std).float().to(device)
+        views.append(torch.stack([image, image.flip(2)] if flip else [image]))
+    return views
+
+
+def aggregate(
+    sums: Sequence[Float[Tensor, "c _u _v"]], labels: Bool[Tensor, " c"], size: tuple[int, int]
+) -> SeedMaps:
+    """Bring each scale's sum to common sizes, add them, and divide each class by its maximum.
+
+    Args:
+        sums: Per scale, summed positive class maps, as `multi_scale_cam` and `rib` give them.
+        labels: The picture's classes, multi-hot.
+        size: `(H, W)` of the picture.
+    """
+    keys = labels.nonzero().flatten()
+    strided = tuple((side - 1) // STRIDED + 1 for side in size)
+    padded = tuple(PADDED * ((side - 1) // PADDED + 1) for side in size)
+    cam, high_res = (_total(sums, keys, s) for s in (strided, padded))
+    high_res = high_res[:, : size[0], : size[1]]
+    return SeedMaps(keys=keys, cam=_scaled(cam), high_res=_scaled(high_res))
+
+
+def _total(
+    sums: Sequence[Tensor], keys: Int[Tensor, " n"], size: tuple[int, ...]
+) -> Float[Tensor, "n _u _v"]:
+    resized = [F.interpolate(s[None, keys], size=size, mode="bilinear")[0] for s in sums]
+    return torch.stack(resized).sum(0)
+
+
+def _scaled(maps: Float[Tensor, "n _u _v"]) -> Float[Tensor, "n _u _v"]:
+    return maps / (maps.amax((1, 2), keepdim=True) + 1e-5)
