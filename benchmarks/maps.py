@@ -35,6 +35,9 @@ from torch.nn import functional as F  # noqa: N812
 import attrib
 from attrib.models import SpatialClassifier
 
+CONTROL = "forward again"
+NOISE = 0.1
+"""A table is called noisy if the control's ratio strays further than this from 1 in any round."""
 METHODS = ("cam", "infocam", "infocam+", "gradcam", "gradcam++", "hirescam", "layercam")
 TARGETS = (1, 4, 16)
 INSTALL = "pip install 'attrib[bench]'"
@@ -280,7 +283,7 @@ def forward_candidates(work: Work) -> list[Candidate]:
             ready=partial(nullcontext, forward),
             maps=lambda logits: logits.new_empty(0, 1, 1),
         )
-        for name in ("forward", "forward again")
+        for name in ("forward", CONTROL)
     ]
 
 
@@ -577,15 +580,17 @@ def text(report: Report) -> str:
         "",
         *table(report.methods),
         *missing_lines(report.missing),
+        *noisy(report.methods),
         "",
         "ratio: time over that of the plain forward pass of the same round, median and spread.",
-        "'forward again' is that pass once more: its spread is the noise of the machine.",
+        f"'{CONTROL}' is that pass once more: its spread is the noise of the machine.",
         "pytorch-grad-cam runs backward through the whole network and resizes; torchcam and Captum",
         "run backward to the layer, but record the whole forward pass; attrib records from the",
         "layer on. Every peer's figure holds what its usual call includes.",
     ]
     if report.growth is not None:
         parts += ["", "Targets per image, in one forward pass:", *table(report.growth)]
+        parts += noisy(report.growth)
     if report.imports is not None:
         i = report.imports
         parts += [
@@ -603,6 +608,18 @@ def busy(report: Report) -> list[str]:
     return [
         f"BUSY MACHINE: {threads} threads take {1 / report.speedup:.1f} times as long as one:",
         "other processes hold the cores. The figures are waiting times; use --threads 1, or wait.",
+    ]
+
+
+def noisy(rows: Sequence[Row]) -> list[str]:
+    """Say so if the plain forward pass does not even agree with itself."""
+    strays = [max(1 - r.low, r.high - 1) for r in rows if r.method == CONTROL]
+    if not strays or max(strays) <= NOISE:
+        return []
+    return [
+        f"NOISY: the forward pass differs from itself by up to {max(strays):.0%} in a round; "
+        "ratios closer",
+        "than that to each other, or to 1, tell nothing. Run it again on a quiet machine.",
     ]
 
 

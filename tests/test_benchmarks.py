@@ -202,6 +202,23 @@ def test_busy_machine_is_named():
     assert "BUSY" not in maps.text(replace(report, speedup=0.99, machine={"threads": 1}))
 
 
+def test_noisy_table_is_named():
+    quiet = Row(
+        library="torch",
+        method=maps.CONTROL,
+        milliseconds=1,
+        ratio=1,
+        low=0.95,
+        high=1.05,
+        gives="",
+    )
+    assert maps.noisy([quiet]) == []
+    assert maps.noisy([]) == []
+    assert "up to 55%" in maps.noisy([replace(quiet, low=0.45)])[0]
+    assert "up to 40%" in maps.noisy([replace(quiet, high=1.4)])[0]
+    assert maps.noisy([replace(quiet, method="cam", high=3)]) == []
+
+
 def test_threads_are_as_before_once_their_gain_is_known(work):
     threads = torch.get_num_threads()
     assert maps.speedup(maps.forward_candidates(work)[0]) > 0
