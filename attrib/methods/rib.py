@@ -185,7 +185,7 @@ class RIBTrace:
 
 
 def rib(
-    classifier: SpatialClassifier,
+    classifier: SpatialClassifier | Learner,
     views: Sequence[Float[Tensor, "_r _ _h _w"]],
     labels: Bool[Tensor, " c"],
     others: Sequence[Others] = (),
@@ -196,7 +196,7 @@ def rib(
     """Run RIB's loop on one picture with everything given: what a replay or an extension needs.
 
     Args:
-        classifier: The model, split; not changed.
+        classifier: The model, split; not changed. Or a `Learner`, to be used for many pictures.
         views: Per scale of `options.scales`, the normalised picture, and its mirror image if
             `options.flip`.
         labels: The picture's classes, multi-hot.
@@ -212,8 +212,11 @@ def rib(
         raise InputError(f"{len(views)} views for {len(options.scales)} scales")
     if others and len(others) != options.steps:
         raise InputError(f"others for {len(others)} steps, {options.steps} are run")
-    with surgery.inference(classifier.model):
+    if isinstance(classifier, Learner):
+        learner = classifier
+    else:
         learner = Learner(classifier, options.train_from)
+    with surgery.inference(learner.classifier.model):
         prepared = [learner.prepare(view) for view in views]
         drawn = [(learner.prepare(images), rows) for images, rows in others]
         return _loop(learner, prepared, labels, drawn, options, keep_maps=keep_maps)

@@ -112,7 +112,8 @@ class Learner:
             parameter.requires_grad_(name not in self.boundary.frozen)
         self.classifier = replace(classifier, model=model)
         self._start = {n: p.detach().clone() for n, p in self.trained()}
-        self.caches = self._can_pass_over()
+        with surgery.inference(model):
+            self.caches = self._can_pass_over()
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Name the parameters that are trained."""
@@ -167,7 +168,6 @@ class Learner:
         cells = anatomy.cells(model, grid.permute(0, 2, 3, 1).flatten(0, 2), layout)
         return cells.view(b, u, v, -1).permute(0, 3, 1, 2)
 
-    @torch.no_grad()
     def _can_pass_over(self) -> bool:
         """Try on noise whether the trained part computes the same from the frozen part's output."""
         self.caches = False
