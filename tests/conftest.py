@@ -16,3 +16,9 @@ def shared() -> Path:
     if not (root / "golden").is_dir():
         pytest.skip(f"no real models and data at {root}; set ATTRIB_SHARED")
     return root
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Draw the same weights and pictures in every run, whatever ran before."""
+    torch.manual_seed(0)

@@ -35,6 +35,7 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")  # noise as images
 @pytest.mark.parametrize("page", PAGES)
 def test_python_blocks_run(page, folder):
     names: dict[str, object] = {}

@@ -26,6 +26,7 @@ def test_demo_carries_its_preprocessing_and_labels():
     assert next(model.parameters()).device.type == "cpu"
 
 
+@pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")  # random weights
 def test_local_folder_as_timm_saves_it(tmp_path):
     import timm
     from timm.models import save_for_hf

@@ -19,8 +19,7 @@ __all__ = ["localize"]
 
 _CAUSES = {
     "constant": "is constant: no place differs from another",
-    "negative": "is negative everywhere: no place speaks for the class; a contrast such as "
-    "'infocam' may still tell places apart",
+    "negative": "is negative everywhere: no place speaks for the class",
     "nan": "is not finite: the model or the input produced NaN or infinity",
 }
 
