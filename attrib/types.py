@@ -126,12 +126,14 @@ class Targets:
         """Check the pairs against a batch of logits and bring them to its device.
 
         Raises:
-            TargetError: an image or a class outside the batch.
+            TargetError: an image or a class outside the batch, or images out of order.
         """
         b, c = logits.shape
         if len(self):
             _check_range("image", self.image, b)
             _check_range("class", self.label, c)
+            if bool((self.image.diff() < 0).any()):
+                raise TargetError("the images of targets are in ascending order; sort the pairs")
         device = logits.device
         return Targets(image=self.image.to(device), label=self.label.to(device))
 

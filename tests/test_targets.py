@@ -49,6 +49,11 @@ def test_what_a_user_may_say(targets, want):
             TargetError,
             "image 2 is out of range; there are 2",
         ),
+        (
+            Targets(image=torch.tensor([1, 0]), label=torch.tensor([0, 0])),
+            TargetError,
+            "ascending order; sort the pairs",
+        ),
     ],
 )
 def test_errors_say_what_was_given(targets, error, message):

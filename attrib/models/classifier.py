@@ -124,12 +124,14 @@ class SpatialClassifier:
 
         Args:
             grid: Features of the batch.
-            image: Which image each row of coefficients is about.
+            image: Which image each row of coefficients is about, ascending.
             coefficients: Weights over classes.
         """
         if self.linear is not None:
             weights = coefficients.to(grid.dtype) @ self.weight
-            return torch.einsum("nk,nkuv->nuv", weights, grid[image])
+            counts = torch.bincount(image, minlength=len(grid)).tolist()
+            rows = zip(weights.split(counts), grid, strict=True)
+            return torch.cat([w @ g.flatten(1) for w, g in rows]).view(-1, *grid.shape[2:])
         out = grid.new_empty(len(image), *grid.shape[2:])
         per_image = self.num_classes * grid.shape[2] * grid.shape[3]
         for part in torch.arange(len(grid), device=grid.device).split(
