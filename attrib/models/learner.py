@@ -44,9 +44,6 @@ class Prepared:
     features: Tensor
     size: tuple[int, int]
 
-    def __getitem__(self, rows: Tensor) -> Prepared:
-        return Prepared(features=self.features[rows], size=self.size)
-
 
 def boundary(classifier: SpatialClassifier, stride: int) -> Boundary:
     """Find the last module of the trunk whose cells are at most `stride` input pixels wide.
