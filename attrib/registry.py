@@ -12,7 +12,17 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from types import UnionType
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from attrib.errors import SpecError, UnknownNameError, nearest
 
@@ -145,7 +155,7 @@ def _complaint(value: object, hint: Any) -> str:
         inner = get_args(hint)[0]
         fits = isinstance(value, tuple) and not any(_complaint(v, inner) for v in value)
         return "" if fits else f"a tuple, each {_complaint(None, inner)}"
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (UnionType, Union):
         complaints = [_complaint(value, option) for option in get_args(hint)]
         return "" if "" in complaints else " or ".join(complaints)
     types = (int, float) if hint is float else hint

@@ -3,7 +3,7 @@
 from attrib.methods.base import METHODS, Method, resolve
 from attrib.methods.cam import CAM, InfoCAM, InfoCAMPlus
 from attrib.methods.gradient import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
-from attrib.methods.rib import RIB, Pool, RIBTrace, gndrp, multi_scale_cam, rib
+from attrib.methods.rib import RIB, Pool
 
 __all__ = [
     "CAM",
@@ -17,9 +17,5 @@ __all__ = [
     "LayerCAM",
     "Method",
     "Pool",
-    "RIBTrace",
-    "gndrp",
-    "multi_scale_cam",
     "resolve",
-    "rib",
 ]

@@ -100,11 +100,23 @@ class Learner:
     Args:
         classifier: The model, split.
         stride: Stages with wider cells than this are trained, the others are frozen and run once.
+        bfloat16: Run the network under autocast; class maps are computed in the weights' type.
+        channels_last: Lay out the copy's weights, and with them all activations, so.
     """
 
-    def __init__(self, classifier: SpatialClassifier, stride: int) -> None:
+    def __init__(
+        self,
+        classifier: SpatialClassifier,
+        stride: int,
+        *,
+        bfloat16: bool = False,
+        channels_last: bool = False,
+    ) -> None:
         self.boundary = boundary(classifier, stride)
+        self._bfloat16 = bfloat16
+        self._layout = torch.channels_last if channels_last else torch.preserve_format
         model = surgery.frozen_copy(classifier.model)
+        model.to(memory_format=self._layout)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in self.boundary.frozen)
         self.classifier = replace(classifier, model=model)
@@ -137,7 +149,8 @@ class Learner:
         if not self.caches:
             return Prepared(features=images, size=size)
         path = self.boundary.path
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
+            images = images.to(memory_format=self._layout)
             features = surgery.run_until(self.classifier.model, path, images)
         return Prepared(features=features, size=size)
 
@@ -155,15 +168,20 @@ class Learner:
             passing = surgery.passed_over(
                 model, self.boundary.passed, self.boundary.path, prepared.features
             )
-        with passing:
+        with passing, self._autocast():
             raw, _ = anatomy.forward(model, images)
-        grid = anatomy.activate(layout.grid(raw, prepared.size))  # type: ignore[arg-type]
+            grid = anatomy.activate(layout.grid(raw, prepared.size))  # type: ignore[arg-type]
+        grid = grid.to(surgery.dtype_of(model))
         if classifier.linear is not None:
             weight = surgery.submodule(model, classifier.linear).weight
             return torch.einsum("ck,bkuv->bcuv", weight.flatten(1), grid)  # type: ignore[operator]
         b, _, u, v = grid.shape
         cells = anatomy.cells(model, grid.permute(0, 2, 3, 1).flatten(0, 2), layout)
         return cells.view(b, u, v, -1).permute(0, 3, 1, 2)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        kind = self.classifier.device.type
+        return torch.autocast(kind, torch.bfloat16) if self._bfloat16 else nullcontext()
 
     def _can_pass_over(self) -> bool:
         """Try on noise whether the trained part computes the same from the frozen part's output."""
@@ -177,4 +195,5 @@ class Learner:
             got = self.class_maps(self.prepare(images))
         except (RuntimeError, ValueError, IndexError):
             return False
-        return got.shape == want.shape and torch.allclose(got, want, rtol=1e-4, atol=1e-5)
+        rtol, atol = (0.05, 0.05) if self._bfloat16 else (1e-4, 1e-5)
+        return got.shape == want.shape and torch.allclose(got, want, rtol=rtol, atol=atol)

@@ -10,7 +10,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import attrib
 from attrib.errors import InputError
-from attrib.methods import RIB, Pool, gndrp, multi_scale_cam, rib
+from attrib.methods import RIB, Pool
+from attrib.methods.rib import RIBRunner, gndrp, multi_scale_cam, rib
+from attrib.methods.rib.loop import run
 from attrib.models.learner import Learner, boundary
 from attrib.registry import format_spec
 from attrib.types import ModelSpec
@@ -360,7 +362,7 @@ def test_others_are_drawn_from_those_that_share_no_class():
     assert not torch.equal(a.maps, other_order(images(1), [2]).maps)
     alone = attrib.Explainer(model, RIB(**options), spec=SPEC)(images(1), [2])
     assert not torch.equal(a.maps, alone.maps)
-    with pytest.raises(InputError, match=r"16 pictures that share no class .* num_others=17"):
+    with pytest.raises(InputError, match=r"16 pictures that share no class .* 17 are wanted"):
         attrib.Explainer(model, RIB(others=pool, num_others=17, **options), spec=SPEC)(
             images(1), [2]
         )
@@ -378,3 +380,72 @@ def test_bad_arguments():
         rib(classifier, [view], multi_hot([1], 5), options=options)
     pool = Pool(images=images(3), labels=torch.zeros(3, 5) > 0)
     assert format_spec(RIB(others=pool)) == "rib(others=<Pool of 3 pictures>)"
+    with pytest.raises(attrib.AttribError, match=r"attrib\.seeds\.pool_of"):
+        attrib.Explainer(Pooled(), "rib(others='expected')", spec=SPEC)(images(1))
+
+
+def pooled_runner(model, expected, steps=1, **changed):
+    labels = torch.eye(5, dtype=torch.bool).repeat(4, 1)
+    labels[3, 1] = True
+    pool = Pool(images=images(20).double(), labels=labels, expected=expected)
+    options = RIB(
+        others=pool, steps=steps, scales=(1.0,), loss_scales=(1.0,), lr=1e-3, explode_ratio=1.1,
+        **changed,
+    )  # fmt: skip
+    return RIBRunner(attrib.split(model, spec=SPEC), options)
+
+
+def test_expected_others_are_the_mean_over_all_disjoint_ones():
+    """Drawing every disjoint picture at once is the expectation times their number."""
+    model = make("plain").double()
+    view = torch.cat([images(1), images(1).flip(3)]).double()
+    for label, count in ((2, 16), (1, 15)):
+        labels = multi_hot([label], 5)
+        sampled = pooled_runner(model, False, num_others=count)
+        expected = pooled_runner(model, True, num_others=count)
+        prepared = sampled._learner.prepare(view)
+        ends = [
+            run(r._learner, [prepared], labels, r.pool.others(labels), r._options).parameters
+            for r in (sampled, expected)
+        ]
+        for name, value in ends[0].items():
+            torch.testing.assert_close(ends[1][name], value, rtol=1e-9, atol=1e-12)
+            if name != "fc.bias":  # no part of the class maps
+                assert not torch.equal(value, dict(model.named_parameters())[name]), name
+
+
+def test_expected_others_are_taken_at_the_users_weights():
+    """Also for the second picture, when the copy has been trained on the first."""
+    model = make("plain").double()
+    view = torch.cat([images(1), images(1).flip(3)]).double()
+    runner = pooled_runner(model, True, steps=3, num_others=4)
+    first, second = (runner([view], multi_hot([2], 5), "a") for _ in range(2))
+    assert torch.equal(first.sums[0], second.sums[0])
+
+
+def test_the_draw_is_the_pictures_own():
+    model = make("plain").double()
+    view = torch.cat([images(1), images(1).flip(3)]).double()
+    labels, runner = multi_hot([2], 5), pooled_runner(model, False, steps=3, num_others=4)
+    once, other, again = (runner([view], labels, key).sums[0] for key in ("a", "b", "a"))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+
+
+def test_a_pool_that_is_too_small_says_for_which_classes(monkeypatch):
+    runner = pooled_runner(make("plain").double(), False, num_others=16)
+    runner.pool.check(multi_hot([2], 5)[None])
+    with pytest.raises(InputError, match=r"15 pictures .* classes \[1\], 16 are wanted"):
+        runner.pool.check(torch.stack([multi_hot([2], 5), multi_hot([1], 5)]))
+    monkeypatch.setattr("attrib.methods.rib.others.IN_MEMORY", 1000)
+    with pytest.raises(InputError, match="expected gradients of 6 sets of classes take"):
+        pooled_runner(make("plain").double(), True)
+
+
+@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"channels_last": True}])
+def test_faster_arithmetic_is_near(options):
+    plain = {"steps": 3, "lr": 1e-3, "scales": (1.0,), "loss_scales": (1.0,)}
+    want = attrib.Explainer(make("plain"), RIB(**plain), spec=SPEC)(images(2), [1, 2]).maps
+    got = attrib.Explainer(make("plain"), RIB(**plain, **options), spec=SPEC)(images(2), [1, 2])
+    assert got.maps.dtype == torch.float32
+    torch.testing.assert_close(got.maps, want, rtol=0, atol=0.05 * float(want.max()))

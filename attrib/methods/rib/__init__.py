@@ -1,0 +1,8 @@
+"""RIB: fine-tune on the picture itself, without the final activation, and add up the maps."""
+
+from attrib.methods.rib.loop import RIBTrace, rib
+from attrib.methods.rib.method import RIB, RIBRunner
+from attrib.methods.rib.options import Pool, RIBOptions
+from attrib.methods.rib.pooling import gndrp, multi_scale_cam
+
+__all__ = ["RIB", "Pool", "RIBOptions", "RIBRunner", "RIBTrace", "gndrp", "multi_scale_cam", "rib"]
