@@ -9,6 +9,7 @@ AttribError
 ├── ModelError (RuntimeError)
 │   ├── SplitError                 no feature map or no head to put class maps on
 │   └── WeightsError               weights that cannot be fetched, read or fitted
+├── OutputError (OSError)          a file that cannot be written
 └── MissingExtraError (ImportError) an optional dependency; says what to install
 
 AttribWarning (UserWarning)
@@ -28,6 +29,7 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "ModelError",
+    "OutputError",
     "SpecError",
     "SplitError",
     "TargetError",
@@ -76,6 +78,10 @@ class SplitError(ModelError):
 
 class WeightsError(ModelError):
     """Weights cannot be fetched, read or fitted to the model."""
+
+
+class OutputError(AttribError, OSError):
+    """A file that cannot be written."""
 
 
 class MissingExtraError(AttribError, ImportError):

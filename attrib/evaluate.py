@@ -45,7 +45,7 @@ def evaluate_wsol(
     Raises:
         InputError: the data set has classes that the model has not, or other ones.
     """
-    _check_labels(explainer, dataset)
+    explainer.check_labels(dataset.name, dataset.labels)
     count = len(dataset) if limit is None else min(limit, len(dataset))
     started = time.perf_counter()
     for batch in _batches(dataset, count, batch_size, progress):
@@ -61,22 +61,6 @@ def evaluate_wsol(
         **protocol.result(),
         "seconds_per_image": elapsed / max(count, 1),
     }
-
-
-def _check_labels(explainer: Explainer, dataset: BoxDataset) -> None:
-    classifier = explainer.classifier
-    names, wanted = classifier.spec.labels, dataset.labels
-    if len(wanted) > classifier.num_classes:
-        raise InputError(
-            f"{dataset.name} has {len(wanted)} classes, {classifier.spec.name} only "
-            f"{classifier.num_classes}; use a model trained on this data set"
-        )
-    different = [(a, b) for a, b in zip(names, wanted, strict=False) if a != b]
-    if different:
-        a, b = different[0]
-        raise InputError(
-            f"class names differ: {classifier.spec.name} has {a!r} where {dataset.name} has {b!r}"
-        )
 
 
 def _batches(

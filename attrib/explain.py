@@ -132,6 +132,28 @@ class Explainer:
                 bar.update(len(batch))
         return done[0] if single else done
 
+    def check_labels(self, name: str, labels: Sequence[str]) -> None:
+        """Make sure that a data set's classes are the model's, or the first of them.
+
+        Args:
+            name: Of the data set, for the message.
+            labels: Its class names, in order.
+
+        Raises:
+            InputError: the model has fewer classes, or other ones.
+        """
+        spec, classes = self.classifier.spec, self.classifier.num_classes
+        if len(labels) > classes:
+            raise InputError(
+                f"{name} has {len(labels)} classes, {spec.name} only {classes}; use a model "
+                "trained on this data set"
+            )
+        for own, wanted in zip(spec.labels, labels, strict=False):
+            if own != wanted:
+                raise InputError(
+                    f"class names differ: {spec.name} has {own!r} where {name} has {wanted!r}"
+                )
+
     def _per_picture(
         self, targets: TargetsLike, count: int, single: bool
     ) -> list[list[int]] | None:

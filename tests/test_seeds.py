@@ -6,6 +6,7 @@ from PIL import Image
 import attrib
 from attrib.errors import InputError
 from attrib.images import Picture
+from attrib.methods.rib import multi_scale_cam
 from attrib.metrics.segmentation import SeedSweep
 from attrib.seeds import aggregate, seed_views
 from tests.models import SPEC
@@ -97,7 +98,7 @@ def test_published_multi_scale_pipeline_from_the_picture(shared):
         views = seed_views(picture, classifier.spec)
         for s, view in enumerate(views):
             torch.testing.assert_close(view, mirrored(golden[f"ms_u8_{i}_{s}"]))
-        sums = attrib.methods.multi_scale_cam(classifier, views)
+        sums = multi_scale_cam(classifier, views)
         labels = multi_hot(golden[f"keys_{i}"])
         found = aggregate(sums, labels, tuple(picture.pixels.shape[1:]))
         np.testing.assert_allclose(found.cam, golden[f"cam_{i}"], atol=1e-5)

@@ -3,11 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["BatchSize", "Device", "FitOption", "MethodSpec", "ModelName", "NumClasses", "Weights"]
+if TYPE_CHECKING:
+    from attrib.datasets import LabelledDataset
+
+__all__ = [
+    "BatchSize",
+    "DatasetName",
+    "Device",
+    "FitOption",
+    "Labels",
+    "Masks",
+    "MethodSpec",
+    "ModelName",
+    "NumClasses",
+    "Root",
+    "Split",
+    "Weights",
+    "labelled_dataset",
+]
+
+DatasetName = Annotated[str, typer.Option("--dataset", help="voc, coco or folder.")]
+Root = Annotated[Path, typer.Option(help="Folder of the data set.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="Part of it: a list of VOC's (train, val, train_aug, ...; or a file), a folder of "
+        "COCO's (val2017, ...). VOC's train and COCO's val2017 if left."
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of classes per picture, CSV or JSON; for coco its instances JSON. If left, the "
+        "data set's own; for folder, one folder per class."
+    ),
+]
+Masks = Annotated[Path | None, typer.Option(help="Folder of true masks ID.png, if another.")]
 
 ModelName = Annotated[
     str,
@@ -34,3 +69,40 @@ FitOption = Annotated[
         "--fit", help="crop, squash or pad pictures to the model's size; as the model says if left."
     ),
 ]
+
+
+def labelled_dataset(
+    name: str,
+    root: Path,
+    split: str | None = None,
+    labels: Path | None = None,
+    masks: Path | None = None,
+    classes: tuple[str, ...] = (),
+) -> LabelledDataset:
+    """Open a data set by the name it has on the command line.
+
+    Args:
+        name: `voc`, `coco` or `folder`.
+        root: Its folder.
+        split: Part of it; None for the usual one.
+        labels: File of classes per picture.
+        masks: Folder of true masks.
+        classes: The model's class names, for a folder whose labels are indices.
+
+    Raises:
+        InputError: an option that the data set does not take, or files that cannot be used.
+    """
+    from attrib.datasets import COCO, VOC, Folder
+    from attrib.errors import InputError, UnknownNameError
+
+    if name == "voc":
+        return VOC(root, split or "train", labels=labels, masks=masks)
+    if name == "coco":
+        if masks is not None:
+            raise InputError("--masks is not for coco, whose masks are in its instances JSON")
+        return COCO(root, split or "val2017", annotations=labels)
+    if name != "folder":
+        raise UnknownNameError("data set", name, ["voc", "coco", "folder"])
+    if split is not None:
+        raise InputError("--split is not for folder; --labels lists the pictures")
+    return Folder(root, labels, classes=classes or None, masks=masks)

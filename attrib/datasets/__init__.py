@@ -1,18 +1,26 @@
 """Pictures with ground truth: rendered scenes and the field's data sets."""
 
+from attrib.datasets.coco import COCO
+from attrib.datasets.crops import random_crop
 from attrib.datasets.cub import CUB
+from attrib.datasets.folder import Folder
 from attrib.datasets.labelled import IGNORE, LabelledDataset, LabelledSample
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.datasets.scenes import Scene, Scenes, ScenesWithBoxes
+from attrib.datasets.voc import VOC
 
 __all__ = [
+    "COCO",
     "CUB",
     "IGNORE",
+    "VOC",
     "BoxDataset",
     "BoxSample",
+    "Folder",
     "LabelledDataset",
     "LabelledSample",
     "Scene",
     "Scenes",
     "ScenesWithBoxes",
+    "random_crop",
 ]

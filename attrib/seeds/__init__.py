@@ -1,5 +1,27 @@
-"""Seeds for weakly supervised segmentation: multi-scale maps at the picture's own size."""
+"""Seeds for weakly supervised segmentation: from a data set to the files its pipelines read."""
 
+from attrib.seeds.formats import FORMATS, Format, Naming, Seed, combine, read_label_png
+from attrib.seeds.job import SeedReport, make_seeds
+from attrib.seeds.labels import affinity_label, label_map, with_saliency
 from attrib.seeds.maps import SeedMaps, aggregate, seed_views
+from attrib.seeds.options import SeedOptions
+from attrib.seeds.pool import pool_of
 
-__all__ = ["SeedMaps", "aggregate", "seed_views"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Naming",
+    "Seed",
+    "SeedMaps",
+    "SeedOptions",
+    "SeedReport",
+    "affinity_label",
+    "aggregate",
+    "combine",
+    "label_map",
+    "make_seeds",
+    "pool_of",
+    "read_label_png",
+    "seed_views",
+    "with_saliency",
+]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -42,6 +43,7 @@ def seed_views(
     scales: Sequence[float] = (1.0, 0.5, 1.5, 2.0),
     *,
     flip: bool = True,
+    size: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",
 ) -> list[Float[Tensor, "_r 3 _h _w"]]:
     """Make the views of a picture at several sizes, at its own aspect ratio.
@@ -54,19 +56,31 @@ def seed_views(
         spec: Mean and standard deviation of the model.
         scales: Fractions of the picture's size.
         flip: Add the mirror image as a second row.
+        size: `(h, w)` to take for the picture's own; changes its aspect ratio.
         device: Where the views are wanted.
     """
     pixels = Image.fromarray(picture.pixels.permute(1, 2, 0).cpu().numpy())
-    mean = torch.tensor(spec.mean, dtype=torch.float64)[:, None, None]
-    std = torch.tensor(spec.std, dtype=torch.float64)[:, None, None]
+    table = _table(spec)
+    w, h = pixels.size if size is None else size[::-1]
     views = []
     for scale in scales:
-        w, h = (max(1, round(side * scale)) for side in pixels.size)
-        resized = pixels if scale == 1 else pixels.resize((w, h), Image.Resampling.BICUBIC)
-        image = torch.from_numpy(np.array(resized)).permute(2, 0, 1).double() / 255
-        image = ((image - mean) / std).float().to(device)
+        wanted = (max(1, round(w * scale)), max(1, round(h * scale)))
+        resized = pixels
+        if pixels.size != wanted:
+            resized = pixels.resize(wanted, Image.Resampling.BICUBIC)
+        planes = np.moveaxis(np.asarray(resized), 2, 0)
+        image = torch.from_numpy(
+            np.stack([row[plane] for row, plane in zip(table, planes, strict=True)])
+        ).to(device)
         views.append(torch.stack([image, image.flip(2)] if flip else [image]))
     return views
+
+
+def _table(spec: ModelSpec) -> NDArray[np.float32]:
+    """Per channel, what each of the 256 values becomes when it is normalised."""
+    mean, std = (np.array(values)[:, None] for values in (spec.mean, spec.std))
+    table: NDArray[np.float32] = ((np.arange(256) / 255 - mean) / std).astype(np.float32)
+    return table
 
 
 def aggregate(
@@ -90,9 +104,11 @@ def aggregate(
 def _total(
     sums: Sequence[Tensor], keys: Int[Tensor, " n"], size: tuple[int, ...]
 ) -> Float[Tensor, "n _u _v"]:
+    if not len(keys):
+        return sums[0].new_zeros(0, *size)
     resized = [F.interpolate(s[None, keys], size=size, mode="bilinear")[0] for s in sums]
     return torch.stack(resized).sum(0)
 
 
 def _scaled(maps: Float[Tensor, "n _u _v"]) -> Float[Tensor, "n _u _v"]:
-    return maps / (maps.amax((1, 2), keepdim=True) + 1e-5)
+    return maps / (maps.amax((1, 2), keepdim=True) + 1e-5) if len(maps) else maps

@@ -434,9 +434,9 @@ def test_the_draw_is_the_pictures_own():
 
 def test_a_pool_that_is_too_small_says_for_which_classes(monkeypatch):
     runner = pooled_runner(make("plain").double(), False, num_others=16)
-    runner.pool.check(multi_hot([2], 5)[None])
+    runner.pool.others(multi_hot([2], 5))
     with pytest.raises(InputError, match=r"15 pictures .* classes \[1\], 16 are wanted"):
-        runner.pool.check(torch.stack([multi_hot([2], 5), multi_hot([1], 5)]))
+        runner.pool.others(multi_hot([1], 5))
     monkeypatch.setattr("attrib.methods.rib.others.IN_MEMORY", 1000)
     with pytest.raises(InputError, match="expected gradients of 6 sets of classes take"):
         pooled_runner(make("plain").double(), True)

@@ -15,7 +15,7 @@ from attrib.methods.rib.options import Pool, RIBOptions
 from attrib.methods.rib.pooling import loss_of, pool
 from attrib.models.learner import Learner, Prepared
 
-__all__ = ["Drawn", "Expectation", "PreparedPool"]
+__all__ = ["Drawn", "Expectation", "PreparedPool", "check_pool"]
 
 CHUNK = 8
 """Pool pictures per pass."""
@@ -39,6 +39,23 @@ class Expectation:
     gradient: dict[str, Tensor]
 
 
+def check_pool(pool: Pool, labels: Bool[Tensor, "n c"], options: RIBOptions) -> None:
+    """Make sure that a pool has others for each of these sets of classes.
+
+    Raises:
+        InputError: one with too few pictures that share no class with it.
+    """
+    shared = labels.cpu().float() @ pool.labels.cpu().T.float()
+    fewest, row = (shared == 0).sum(1).min(0)
+    wanted = 1 if pool.expected else max(options.num_others, 1)
+    if fewest < wanted:
+        classes = labels[row].nonzero().flatten().tolist()
+        raise InputError(
+            f"the pool has {int(fewest)} pictures that share no class with one of classes "
+            f"{classes}, {wanted} are wanted; enlarge pool_pictures or lower num_others"
+        )
+
+
 class PreparedPool:
     """A pool that has been through the frozen part of a network once.
 
@@ -49,7 +66,7 @@ class PreparedPool:
     """
 
     def __init__(self, learner: Learner, pictures: Pool, options: RIBOptions) -> None:
-        self._learner, self._options = learner, options
+        self._learner, self._options, self._pictures = learner, options, pictures
         self._labels = pictures.labels.cpu()
         self._expected = pictures.expected
         device = learner.classifier.device
@@ -66,22 +83,6 @@ class PreparedPool:
         if self._expected:
             self._sums = self._gradients()
 
-    def check(self, labels: Bool[Tensor, "m c"]) -> None:
-        """Make sure that there are others for every one of these rows of classes.
-
-        Raises:
-            InputError: a row with too few pictures that share no class with it.
-        """
-        shared = labels.cpu().float() @ self._labels.T.float()
-        fewest, row = (shared == 0).sum(1).min(0)
-        wanted = 1 if self._expected else max(self._options.num_others, 1)
-        if fewest < wanted:
-            classes = labels[row].nonzero().flatten().tolist()
-            raise InputError(
-                f"the pool has {int(fewest)} pictures that share no class with one of classes "
-                f"{classes}, {wanted} are wanted; enlarge pool_pictures or lower num_others"
-            )
-
     def others(self, labels: Bool[Tensor, " c"], key: str = "") -> Drawn | Expectation:
         """Return what the others of one picture contribute.
 
@@ -89,7 +90,7 @@ class PreparedPool:
             labels: The picture's classes.
             key: Names the picture: others are drawn by it and the seed, whatever came before.
         """
-        self.check(labels[None])
+        check_pool(self._pictures, labels[None], self._options)
         if self._expected:
             return self._expectation(labels)
         rows = (self._labels.float() @ labels.cpu().float() == 0).nonzero().flatten()

@@ -1,0 +1,387 @@
+"""Seeds as files that segmentation pipelines read: label PNG, IRN's npy, npz, COCO RLE, boxes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from attrib.errors import InputError, MissingExtraError
+from attrib.report.files import replacing
+from attrib.seeds.maps import SeedMaps
+
+__all__ = ["FORMATS", "Format", "Naming", "Seed", "combine", "read_label_png"]
+
+ARRAYS = ("keys", "cam", "high_res")
+BOX_COLUMNS = ("id", "label", "score", "x0", "y0", "x1", "y1")
+MAX_BYTES = 2**31
+"""A file whose arrays claim more is refused before they are unpacked."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seed:
+    """All that is known of one picture, on the CPU.
+
+    Args:
+        id: Of the picture, unique in its data set.
+        size: `(H, W)` of the picture.
+        maps: The classes and their maps.
+        label: 0 background, the class + 1, 255 ignored.
+        affinity: 0 confident background, the class + 1, 255 uncertain.
+        scores: Per class of `maps.keys`, its probability.
+        boxes: Per class, half-open `x0 y0 x1 y1` in source pixels, or None without a box.
+    """
+
+    id: str
+    size: tuple[int, int]
+    maps: SeedMaps
+    label: UInt8[Tensor, "_H _W"]
+    affinity: UInt8[Tensor, "_H _W"]
+    scores: tuple[float, ...]
+    boxes: tuple[tuple[float, float, float, float] | None, ...]
+
+    def __post_init__(self) -> None:
+        n, planes = len(self.maps.keys), (self.label, self.affinity, *self.maps.high_res)
+        if {tuple(plane.shape) for plane in planes} != {self.size}:
+            raise InputError(f"maps and label images of {self.id} are not all of size {self.size}")
+        if not n == len(self.scores) == len(self.boxes):
+            raise InputError(
+                f"{self.id} has {n} classes, {len(self.scores)} scores and {len(self.boxes)} "
+                "boxes; give each class a score, and a box or None"
+            )
+        numbers = (*self.scores, *(side for box in self.boxes if box for side in box))
+        if not all(map(math.isfinite, numbers)):
+            raise InputError(f"scores and boxes of {self.id} are finite, got {numbers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """What classes are called in files, by class index.
+
+    Args:
+        labels: Names, for `boxes`.
+        category_ids: The data set's own numbers, for `rle`: COCO numbers its 80 classes up to 90.
+    """
+
+    labels: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A kind of file, one per picture. The same seed always gives the same bytes.
+
+    Args:
+        name: As in `FORMATS`.
+        suffix: Of its files, with the dot.
+        encode: Gives the contents of a file.
+        decode: Takes the maps from an open file; None where they are not in it.
+        pickled: True if reading a file can run code in it.
+    """
+
+    name: str
+    suffix: str
+    encode: Callable[[Seed, Naming], bytes]
+    decode: Callable[[io.BufferedIOBase], SeedMaps] | None = None
+    pickled: bool = False
+
+    def write(self, seed: Seed, path: str | Path, naming: Naming | None = None) -> None:
+        """Write a file whole or not at all, making its folder.
+
+        Raises:
+            InputError: `naming` lacks a class of the seed, or the maps do not fit the format.
+        """
+        contents = self.encode(seed, naming or Naming())
+        with replacing(path) as temporary:
+            temporary.write_bytes(contents)
+
+    def read(self, path: str | Path, *, allow_pickle: bool = False) -> SeedMaps:
+        """Read the maps of a file, on the CPU in single precision.
+
+        Raises:
+            InputError: the file is missing, damaged or pickled without `allow_pickle`, or the
+                format holds no maps.
+        """
+        if self.decode is None:
+            raise InputError(f"the format {self.name!r} holds no maps; write 'irn' or 'npz' too")
+        if self.pickled and not allow_pickle:
+            raise InputError(
+                f"{path} is a pickle, which can run any code; pass allow_pickle=True if you trust "
+                "its maker, or use the format 'npz'"
+            )
+        with _reading(path), open(path, "rb") as stream:
+            return self.decode(stream)
+
+
+def read_label_png(path: str | Path) -> UInt8[Tensor, "H W"]:
+    """Read the indices of a label image: 0 background, the class + 1, 255 ignored or uncertain.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds colours.
+    """
+    with _reading(path), Image.open(path, formats=["PNG"]) as image:
+        if image.mode not in ("P", "L"):
+            raise InputError(
+                f"a label image has one 8-bit index per pixel (mode P or L), this has mode "
+                f"{image.mode}; save it without converting it to colours"
+            )
+        return torch.from_numpy(np.array(image))
+
+
+def combine(folder: str | Path, out: str | Path) -> None:
+    """Gather the files of the formats `rle` or `boxes` into one, ordered by picture.
+
+    Args:
+        folder: Holds the files of one of the formats, also in folders of its own.
+        out: `.json` for one list of all entries (COCO's results format for `rle`), `.csv` for a
+            table of boxes; outside of `folder`.
+
+    Raises:
+        InputError: the folder has no such files, one is damaged, or `out` is neither kind.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.suffix not in (".json", ".csv") or folder.resolve() in out.resolve().parents:
+        raise InputError(f"out is a .json or .csv file outside of {folder}, got {out}")
+    save = _save_csv if out.suffix == ".csv" else _save_json
+    with (
+        replacing(out) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        save(_entries(folder), file)
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    paths = [p for p in folder.rglob("*.json") if not p.name.startswith(".")]
+    if not paths:
+        raise InputError(f"{folder} holds no .json file; give the folder of one format")
+    for path in sorted(paths, key=lambda p: p.relative_to(folder).as_posix()[: -len(".json")]):
+        with _reading(path):
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+                raise InputError("a list of entries is expected")
+        yield from ((path, entry) for entry in entries)
+
+
+def _save_json(entries: Iterator[tuple[Path, dict[str, Any]]], file: IO[str]) -> None:
+    file.write("[")
+    separator = "\n"
+    for _, entry in entries:
+        file.write(separator + json.dumps(entry))
+        separator = ",\n"
+    file.write("\n]\n")
+
+
+def _save_csv(entries: Iterator[tuple[Path, dict[str, Any]]], file: IO[str]) -> None:
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(BOX_COLUMNS)
+    for path, entry in entries:
+        if set(entry) != set(BOX_COLUMNS):
+            raise InputError(f"{path} holds no boxes; a table is made of the format 'boxes' only")
+        table.writerow([entry[column] for column in BOX_COLUMNS])
+
+
+# Writing
+
+
+def _label(seed: Seed, naming: Naming) -> bytes:
+    return _png(seed.label)
+
+
+def _affinity(seed: Seed, naming: Naming) -> bytes:
+    return _png(seed.affinity)
+
+
+def _png(label: UInt8[Tensor, "H W"]) -> bytes:
+    image, buffer = Image.fromarray(label.numpy()), io.BytesIO()
+    image.putpalette(_palette())
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _palette() -> bytes:
+    """PASCAL VOC: bits 3j, 3j + 1, 3j + 2 of the index are bit 7 - j of red, green and blue."""
+    return bytes(
+        sum((index >> 3 * j + channel & 1) << 7 - j for j in range(3))
+        for index in range(256)
+        for channel in range(3)
+    )
+
+
+def _irn(seed: Seed, naming: Naming) -> bytes:
+    """What `numpy.save` makes of IRN's dictionary, by names that old and new versions know.
+
+    A pickled tensor would hold its address, which differs each time.
+    """
+    record = {
+        "keys": seed.maps.keys.long(),
+        "cam": seed.maps.cam.float(),
+        "high_res": seed.maps.high_res.float().numpy(),
+    }
+    buffer = io.BytesIO()
+    header = {"descr": "|O", "fortran_order": False, "shape": ()}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    pickler = pickle.Pickler(buffer, protocol=4)
+    pickler.dispatch_table = {np.ndarray: _reduced_array, Tensor: _reduced_tensor}
+    pickler.dump(np.array(record, dtype=object))
+    return buffer.getvalue()
+
+
+def _reduced_array(array: NDArray[Any]) -> tuple[Any, tuple[Any, ...]]:
+    if array.dtype == object:
+        return np.array, (array.item(),)
+    return np.ndarray, (array.shape, array.dtype.str, bytearray(array.tobytes()))
+
+
+def _reduced_tensor(tensor: Tensor) -> tuple[Any, tuple[Any, ...]]:
+    kind = torch.LongTensor if tensor.dtype == torch.int64 else torch.FloatTensor
+    return kind, (tensor.numpy(),)
+
+
+def _npz(seed: Seed, naming: Naming) -> bytes:
+    cam, high_res = seed.maps.cam.half(), seed.maps.high_res.half()
+    if not (cam.isfinite().all() and high_res.isfinite().all()):
+        raise InputError(
+            f"the maps of {seed.id} have no finite half-precision values; divide each by its "
+            "maximum, or write the format 'irn'"
+        )
+    buffer = io.BytesIO()
+    keys = seed.maps.keys.long().numpy()
+    np.savez_compressed(buffer, keys=keys, cam=cam.numpy(), high_res=high_res.numpy())
+    return buffer.getvalue()
+
+
+def _rle(seed: Seed, naming: Naming) -> bytes:
+    try:
+        from pycocotools import mask as coco
+    except ImportError:
+        raise MissingExtraError("pycocotools", "coco") from None
+    entries = []
+    for key, score in zip(seed.maps.keys.tolist(), seed.scores, strict=True):
+        category = _named(naming.category_ids, key, "category_ids")
+        mask = (seed.label == key + 1).numpy()
+        if mask.any():
+            code = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+            segmentation = {"size": list(seed.size), "counts": code["counts"].decode("ascii")}
+            entries.append(
+                {
+                    "image_id": _image_id(seed.id),
+                    "category_id": category,
+                    "segmentation": segmentation,
+                    "score": score,
+                }
+            )
+    return json.dumps(entries).encode()
+
+
+def _image_id(seed_id: str) -> int | str:
+    """COCO numbers its pictures; their file names end in the number, with 12 digits."""
+    match = re.fullmatch(r"(?:COCO_\w+_)?(\d{12})", seed_id)
+    return int(match[1]) if match else seed_id
+
+
+def _boxes(seed: Seed, naming: Naming) -> bytes:
+    entries = []
+    for key, score, box in zip(seed.maps.keys.tolist(), seed.scores, seed.boxes, strict=True):
+        label = _named(naming.labels, key, "labels")
+        if box is not None:
+            entries.append(dict(zip(BOX_COLUMNS, (seed.id, label, score, *box), strict=True)))
+    return json.dumps(entries).encode()
+
+
+def _named(names: Sequence[Any], key: int, what: str) -> Any:
+    if key >= len(names):
+        raise InputError(f"naming.{what} has {len(names)} entries and none for class {key}")
+    return names[key]
+
+
+# Reading
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Name the file in whatever goes wrong."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+    except Exception as error:  # damaged files make libraries raise whatever they come upon
+        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _from_npz(stream: io.BufferedIOBase) -> SeedMaps:
+    with zipfile.ZipFile(stream) as archive:
+        size = 0
+        for name in ARRAYS:
+            with archive.open(f"{name}.npy") as member:
+                shape, dtype = _header(member)
+                size += math.prod(shape) * dtype.itemsize
+        if size > MAX_BYTES:
+            raise InputError(f"its arrays claim {size} bytes, more than {MAX_BYTES}")
+        arrays = []
+        for name in ARRAYS:
+            with archive.open(f"{name}.npy") as member:
+                arrays.append(np.lib.format.read_array(member, allow_pickle=False))
+        return _maps(*arrays)
+
+
+def _from_irn(stream: io.BufferedIOBase) -> SeedMaps:
+    if not _header(stream)[1].hasobject:
+        raise InputError("it holds a plain array, not IRN's dictionary")
+    record = pickle.load(stream).item()
+    if not isinstance(record, dict) or not record.keys() >= set(ARRAYS):
+        raise InputError(f"IRN's dictionary has the entries {', '.join(ARRAYS)}")
+    return _maps(*(np.asarray(record[name]) for name in ARRAYS))
+
+
+def _header(stream: IO[bytes] | io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise InputError(f"arrays are in npy version 1.0, this has {version}")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return shape, dtype
+
+
+def _maps(keys: NDArray[Any], cam: NDArray[Any], high_res: NDArray[Any]) -> SeedMaps:
+    if keys.dtype.kind not in "iu" or keys.ndim != 1 or (keys.astype(np.int64) < 0).any():
+        raise InputError(f"keys are class indices [n], got {keys.dtype} {keys.shape}")
+    for name, maps in (("cam", cam), ("high_res", high_res)):
+        if maps.dtype.kind != "f" or maps.ndim != 3 or len(maps) != len(keys):
+            raise InputError(
+                f"{name} holds {len(keys)} floating point maps like keys, got {maps.dtype} "
+                f"{maps.shape}"
+            )
+    return SeedMaps(
+        keys=torch.from_numpy(keys.astype(np.int64)),
+        cam=torch.from_numpy(cam.astype(np.float32, order="C")),
+        high_res=torch.from_numpy(high_res.astype(np.float32, order="C")),
+    )
+
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format(name="label", suffix=".png", encode=_label),
+        Format(name="affinity", suffix=".png", encode=_affinity),
+        Format(name="irn", suffix=".npy", encode=_irn, decode=_from_irn, pickled=True),
+        Format(name="npz", suffix=".npz", encode=_npz, decode=_from_npz),
+        Format(name="rle", suffix=".json", encode=_rle),
+        Format(name="boxes", suffix=".json", encode=_boxes),
+    )
+}
+"""Every format by its name."""
