@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from attrib.errors import InputError, MissingExtraError
-from attrib.seeds import SeedMaps
-from attrib.seeds.formats import FORMATS, Naming, Seed, combine, read_label_png
+from attrib.seeds import SeedMaps, combine, read_label_png
+from attrib.seeds.formats import FORMATS, Naming, Seed
 from attrib.seeds.labels import affinity_label, label_map, with_saliency
 
 NAMES = tuple(f"class {i}" for i in range(20))

@@ -54,11 +54,13 @@ def test_one_sweep_equals_thresholding_again_and_again():
         for got, expected in zip((found.iou, found.precision, found.recall), want, strict=True):
             np.testing.assert_allclose(got.numpy(), expected)
     scores = [sweep.at(i).miou for i in range(5)]
-    result = sweep.result()
-    assert result["miou"] == max(scores)
-    assert result["oracle_threshold"] == thresholds[int(np.argmax(scores))]
-    assert list(result["sweep"].values()) == scores
-    assert result["pictures"] == 4
+    best = sweep.best()
+    assert (best.miou, best.threshold) == (max(scores), thresholds[int(np.argmax(scores))])
+    assert list(sweep.curve().values()) == scores
+    assert sweep.pictures == 4
+    table = best.to_dict(("a", "b", "c", "d"))
+    assert table["miou"] == best.miou
+    assert table["classes"]["c"] == {"iou": 0, "precision": None, "recall": 0}
 
 
 def test_sweep_errors():
@@ -66,6 +68,10 @@ def test_sweep_errors():
         SeedSweep(4, (0.5, 0.2))
     with pytest.raises(InputError, match=r"maps are \(3, 4\), the mask \(4, 3\)"):
         SeedSweep(4).update(torch.rand(1, 3, 4), torch.tensor([0]), torch.zeros(4, 3).long())
+    with pytest.raises(InputError, match="class 4 is none of the 4"):
+        SeedSweep(4).update(torch.rand(1, 3, 4), torch.tensor([4]), torch.zeros(3, 4).long())
+    with pytest.raises(InputError, match="class 6 is none of the 4"):
+        SeedSweep(4).update(torch.rand(1, 3, 4), torch.tensor([0]), torch.full((3, 4), 7))
 
 
 def test_views_are_pillow_bicubic_at_rounded_sizes():

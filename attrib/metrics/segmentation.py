@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -12,25 +13,28 @@ from torch import Tensor
 
 from attrib.errors import InputError
 
-__all__ = ["SWEEP", "SeedSweep"]
+__all__ = ["SWEEP", "Ignored", "SeedScores", "SeedSweep", "confusion", "scores_of"]
 
 SWEEP = tuple(round(0.01 * i, 2) for i in range(5, 71))
 """Background values from 0.05 to 0.70."""
 IGNORE = 255
 
+Ignored = Literal["dropped", "scored"]
+"""What a 255 in a prediction is: a pixel that does not count, or one that is wrong."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SeedScores:
-    """Scores at one background value.
+    """Scores of label images, or of maps at one background value.
 
     Args:
-        threshold: The constant background plane.
+        threshold: The constant background plane; None for label images.
         iou: Per class, background first; NaN for a class that neither occurs nor is predicted.
         precision: Likewise.
         recall: Likewise.
     """
 
-    threshold: float
+    threshold: float | None
     iou: Float[Tensor, " c"]
     precision: Float[Tensor, " c"]
     recall: Float[Tensor, " c"]
@@ -39,6 +43,82 @@ class SeedScores:
     def miou(self) -> float:
         """Mean IoU over the classes that have one, in per cent."""
         return 100 * float(self.iou.nanmean())
+
+    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return means and a table by class, in per cent; None where there is no score.
+
+        Args:
+            names: Of the classes, without background.
+        """
+        columns = {"iou": self.iou, "precision": self.precision, "recall": self.recall}
+        lists = {key: [_or_none(x) for x in (100 * c).tolist()] for key, c in columns.items()}
+        return {
+            "threshold": self.threshold,
+            "miou": self.miou,
+            "precision": 100 * float(self.precision.nanmean()),
+            "recall": 100 * float(self.recall.nanmean()),
+            "classes": {
+                name: {key: values[i] for key, values in lists.items()}
+                for i, name in enumerate(("background", *names))
+            },
+        }
+
+
+def _or_none(x: float) -> float | None:
+    return None if math.isnan(x) else x
+
+
+def scores_of(counts: Int[Tensor, "c _d"], threshold: float | None = None) -> SeedScores:
+    """Score a confusion matrix: rows are true classes, columns predicted ones, then none of them.
+
+    Args:
+        counts: As `confusion` makes them, added up over pictures.
+        threshold: To be kept with the scores.
+    """
+    square = counts[:, : len(counts)]
+    right, said, there = (x.double() for x in (square.diag(), square.sum(0), counts.sum(1)))
+    return SeedScores(
+        threshold=threshold,
+        iou=right / (said + there - right),
+        precision=right / said,
+        recall=right / there,
+    )
+
+
+def confusion(
+    label: Int[Tensor, "H W"],
+    truth: Int[Tensor, "_H _W"],
+    num_classes: int,
+    ignored: Ignored = "dropped",
+) -> Int[Tensor, "c _d"]:
+    """Count the pixels of each true class that are predicted as each class.
+
+    Args:
+        label: 0 background, 1 to C classes, 255 ignored.
+        truth: Likewise.
+        num_classes: C, without background.
+        ignored: What 255 in `label` means.
+
+    Returns:
+        `[C + 1, C + 2]`; the last column counts what is predicted as nothing.
+
+    Raises:
+        InputError: they differ in size, or hold another value.
+    """
+    if label.shape != truth.shape:
+        raise InputError(f"the label image is {tuple(label.shape)}, the mask {tuple(truth.shape)}")
+    c = num_classes + 1
+    kept = truth != IGNORE
+    if ignored == "dropped":
+        kept &= label != IGNORE
+    rows, columns = truth[kept].long(), label[kept].long()
+    columns = columns.masked_fill(columns == IGNORE, c)
+    for what, values, most in (("mask", rows, c), ("label image", columns, c + 1)):
+        if len(values) and int(values.max()) >= most:
+            raise InputError(
+                f"the {what} holds {int(values.max())}; there are {num_classes} classes"
+            )
+    return torch.bincount(rows * (c + 1) + columns, minlength=c * (c + 1)).view(c, c + 1)
 
 
 class SeedSweep:
@@ -74,50 +154,42 @@ class SeedSweep:
             maps: One map per class of the picture, each divided by its maximum.
             classes: Their classes, numbered from 0 without background.
             truth: 0 background, 1 to C classes, 255 ignored.
+
+        Raises:
+            InputError: maps and mask differ in size, or name a class that there is not.
         """
         if maps.shape[1:] != truth.shape:
             raise InputError(f"maps are {tuple(maps.shape[1:])}, the mask {tuple(truth.shape)}")
-        self.pictures += 1
         c, bins = self.num_classes + 1, len(self.thresholds) + 1
-        kept = (truth != IGNORE).cpu()
+        kept = truth != IGNORE
+        there = truth[kept].long()
+        highest = max([*classes.tolist(), int(there.max()) - 1 if len(there) else 0], default=0)
+        if highest >= self.num_classes:
+            raise InputError(f"class {highest} is none of the {self.num_classes}")
         if len(maps):
-            best, index = maps.double().cpu().max(0)
-            label = classes.cpu()[index][kept] + 1
-            level = torch.bucketize(best[kept].contiguous(), self.thresholds)
+            best, index = maps.max(0)
+            label = classes.to(maps.device)[index][kept] + 1
+            thresholds = self.thresholds.to(maps.device, maps.dtype)
+            level = torch.bucketize(best[kept].contiguous(), thresholds)
         else:
-            label = level = torch.zeros(int(kept.sum()), dtype=torch.int64)
-        code = (truth.cpu()[kept].long() * c + label) * bins + level
-        self._counts += torch.bincount(code, minlength=c * c * bins).view(c, c, bins)
+            label = level = torch.zeros_like(there)
+        code = (there * c + label) * bins + level
+        counts = torch.bincount(code, minlength=c * c * bins).view(c, c, bins)
+        self._counts += counts.to(self._counts.device)
+        self.pictures += 1
 
     def at(self, index: int) -> SeedScores:
         """Score the background value of that index."""
         over = self._counts[..., index + 1 :].sum(-1)
-        confusion = over.clone()
-        confusion[:, 0] += self._counts.sum((1, 2)) - over.sum(1)
-        right, said, there = (
-            x.double() for x in (confusion.diag(), confusion.sum(0), confusion.sum(1))
-        )
-        return SeedScores(
-            threshold=float(self.thresholds[index]),
-            iou=right / (said + there - right),
-            precision=right / said,
-            recall=right / there,
-        )
+        counts = over.clone()
+        counts[:, 0] += self._counts.sum((1, 2)) - over.sum(1)
+        return scores_of(counts, float(self.thresholds[index]))
 
     def best(self) -> SeedScores:
         """Score the background value with the highest mIoU: an oracle's choice."""
         scores = [self.at(i) for i in range(len(self.thresholds))]
         return max(scores, key=lambda s: s.miou)
 
-    def result(self) -> dict[str, Any]:
-        """Return the best scores and the sweep behind them, in per cent."""
-        best = self.best()
-        return {
-            "pictures": self.pictures,
-            "oracle_threshold": best.threshold,
-            "miou": best.miou,
-            "iou": [100 * x for x in best.iou.tolist()],
-            "precision": 100 * float(best.precision.nanmean()),
-            "recall": 100 * float(best.recall.nanmean()),
-            "sweep": {f"{t:g}": self.at(i).miou for i, t in enumerate(self.thresholds.tolist())},
-        }
+    def curve(self) -> dict[str, float]:
+        """Return the mIoU at every background value, in per cent."""
+        return {f"{t:g}": self.at(i).miou for i, t in enumerate(self.thresholds.tolist())}

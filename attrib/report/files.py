@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and what is wrong with those that cannot be read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing"]
+from attrib.errors import InputError
+
+__all__ = ["reading", "replacing"]
 
 
 @contextmanager
@@ -21,3 +23,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into an InputError that names it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+    except Exception as error:  # damaged files make libraries raise whatever they come upon
+        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error

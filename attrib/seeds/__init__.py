@@ -1,7 +1,9 @@
 """Seeds for weakly supervised segmentation: from a data set to the files its pipelines read."""
 
-from attrib.seeds.formats import FORMATS, Format, Naming, Seed, combine, read_label_png
+from attrib.seeds.combine import combine
+from attrib.seeds.formats import FORMATS, Format, Naming, Seed
 from attrib.seeds.job import SeedReport, make_seeds
+from attrib.seeds.label_png import label_image, read_label_png
 from attrib.seeds.labels import affinity_label, label_map, with_saliency
 from attrib.seeds.maps import SeedMaps, aggregate, seed_views
 from attrib.seeds.options import SeedOptions
@@ -18,6 +20,7 @@ __all__ = [
     "affinity_label",
     "aggregate",
     "combine",
+    "label_image",
     "label_map",
     "make_seeds",
     "pool_of",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,14 +17,14 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from attrib.errors import InputError, MissingExtraError
-from attrib.report.files import replacing
+from attrib.report.files import reading, replacing
+from attrib.seeds.label_png import label_image
 from attrib.seeds.maps import SeedMaps
 
-__all__ = ["FORMATS", "Format", "Naming", "Seed", "combine", "read_label_png"]
+__all__ = ["BOX_COLUMNS", "FORMATS", "Format", "Naming", "Seed"]
 
 ARRAYS = ("keys", "cam", "high_res")
 BOX_COLUMNS = ("id", "label", "score", "x0", "y0", "x1", "y1")
@@ -125,75 +123,8 @@ class Format:
                 f"{path} is a pickle, which can run any code; pass allow_pickle=True if you trust "
                 "its maker, or use the format 'npz'"
             )
-        with _reading(path), open(path, "rb") as stream:
+        with reading(path), open(path, "rb") as stream:
             return self.decode(stream)
-
-
-def read_label_png(path: str | Path) -> UInt8[Tensor, "H W"]:
-    """Read the indices of a label image: 0 background, the class + 1, 255 ignored or uncertain.
-
-    Raises:
-        InputError: the file is missing, damaged, or holds colours.
-    """
-    with _reading(path), Image.open(path, formats=["PNG"]) as image:
-        if image.mode not in ("P", "L"):
-            raise InputError(
-                f"a label image has one 8-bit index per pixel (mode P or L), this has mode "
-                f"{image.mode}; save it without converting it to colours"
-            )
-        return torch.from_numpy(np.array(image))
-
-
-def combine(folder: str | Path, out: str | Path) -> None:
-    """Gather the files of the formats `rle` or `boxes` into one, ordered by picture.
-
-    Args:
-        folder: Holds the files of one of the formats, also in folders of its own.
-        out: `.json` for one list of all entries (COCO's results format for `rle`), `.csv` for a
-            table of boxes; outside of `folder`.
-
-    Raises:
-        InputError: the folder has no such files, one is damaged, or `out` is neither kind.
-    """
-    folder, out = Path(folder), Path(out)
-    if out.suffix not in (".json", ".csv") or folder.resolve() in out.resolve().parents:
-        raise InputError(f"out is a .json or .csv file outside of {folder}, got {out}")
-    save = _save_csv if out.suffix == ".csv" else _save_json
-    with (
-        replacing(out) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        save(_entries(folder), file)
-
-
-def _entries(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    paths = [p for p in folder.rglob("*.json") if not p.name.startswith(".")]
-    if not paths:
-        raise InputError(f"{folder} holds no .json file; give the folder of one format")
-    for path in sorted(paths, key=lambda p: p.relative_to(folder).as_posix()[: -len(".json")]):
-        with _reading(path):
-            entries = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-                raise InputError("a list of entries is expected")
-        yield from ((path, entry) for entry in entries)
-
-
-def _save_json(entries: Iterator[tuple[Path, dict[str, Any]]], file: IO[str]) -> None:
-    file.write("[")
-    separator = "\n"
-    for _, entry in entries:
-        file.write(separator + json.dumps(entry))
-        separator = ",\n"
-    file.write("\n]\n")
-
-
-def _save_csv(entries: Iterator[tuple[Path, dict[str, Any]]], file: IO[str]) -> None:
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(BOX_COLUMNS)
-    for path, entry in entries:
-        if set(entry) != set(BOX_COLUMNS):
-            raise InputError(f"{path} holds no boxes; a table is made of the format 'boxes' only")
-        table.writerow([entry[column] for column in BOX_COLUMNS])
 
 
 # Writing
@@ -208,19 +139,9 @@ def _affinity(seed: Seed, naming: Naming) -> bytes:
 
 
 def _png(label: UInt8[Tensor, "H W"]) -> bytes:
-    image, buffer = Image.fromarray(label.numpy()), io.BytesIO()
-    image.putpalette(_palette())
-    image.save(buffer, format="PNG")
+    buffer = io.BytesIO()
+    label_image(label).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _palette() -> bytes:
-    """PASCAL VOC: bits 3j, 3j + 1, 3j + 2 of the index are bit 7 - j of red, green and blue."""
-    return bytes(
-        sum((index >> 3 * j + channel & 1) << 7 - j for j in range(3))
-        for index in range(256)
-        for channel in range(3)
-    )
 
 
 def _irn(seed: Seed, naming: Naming) -> bytes:
@@ -311,17 +232,6 @@ def _named(names: Sequence[Any], key: int, what: str) -> Any:
 
 
 # Reading
-
-
-@contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
-    """Name the file in whatever goes wrong."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{path} cannot be used: {error}") from error
-    except Exception as error:  # damaged files make libraries raise whatever they come upon
-        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _from_npz(stream: io.BufferedIOBase) -> SeedMaps:

@@ -21,7 +21,8 @@ from attrib.methods import RIB, Method
 from attrib.methods.rib import check_pool
 from attrib.models import fingerprint
 from attrib.registry import format_spec
-from attrib.seeds.formats import FORMATS, Naming, Seed, combine
+from attrib.seeds.combine import combine
+from attrib.seeds.formats import FORMATS, Naming, Seed
 from attrib.seeds.journal import Journal, claim, digest
 from attrib.seeds.maker import SeedMaker
 from attrib.seeds.options import SeedOptions

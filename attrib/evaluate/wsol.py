@@ -1,4 +1,4 @@
-"""Runs a method over a data set and scores it: what `attrib evaluate` does."""
+"""Runs a method over a data set and scores its boxes."""
 
 from __future__ import annotations
 

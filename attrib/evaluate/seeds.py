@@ -1,0 +1,186 @@
+"""Scores the seeds in a folder against a data set's masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from attrib.datasets.labelled import LabelledDataset
+from attrib.errors import InputError, UnknownNameError
+from attrib.images import read_image
+from attrib.metrics.segmentation import SWEEP, Ignored, SeedSweep, confusion, scores_of
+from attrib.report import Row, page, replacing
+from attrib.seeds import FORMATS, SeedMaps, label_image, label_map, read_label_png
+
+__all__ = ["evaluate_seeds"]
+
+READABLE = ("npz", "irn", "label")
+"""Formats that can be scored, maps first: they say more than label images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Where seeds are and how to read them."""
+
+    kind: str
+    folder: Path
+    threshold: float
+    allow_pickle: bool
+
+    def path(self, seed_id: str) -> Path:
+        return self.folder / f"{seed_id}{FORMATS[self.kind].suffix}"
+
+    def read(self, seed_id: str) -> tuple[UInt8[Tensor, "H W"], SeedMaps | None]:
+        """Return the label image, at the fixed background value, and the maps behind it."""
+        path = self.path(seed_id)
+        if self.kind == "label":
+            return read_label_png(path), None
+        maps = FORMATS[self.kind].read(path, allow_pickle=self.allow_pickle)
+        return label_map(maps.high_res, maps.keys, threshold=self.threshold), maps
+
+
+def evaluate_seeds(
+    dataset: LabelledDataset,
+    folder: str | Path,
+    *,
+    kind: str | None = None,
+    threshold: float = 0.25,
+    thresholds: Sequence[float] = SWEEP,
+    ignored: Ignored = "dropped",
+    skip_missing: bool = False,
+    allow_pickle: bool = False,
+    worst: int = 20,
+    html: str | Path | None = None,
+    progress: bool | None = False,
+) -> dict[str, Any]:
+    """Score the seeds that `make_seeds`, or another tool in the same formats, has written.
+
+    Maps are scored at every background value in one sweep, and at a fixed one; label images as
+    they are. The best background value was chosen by the score itself: it is an oracle's.
+
+    Args:
+        dataset: Pictures with masks.
+        folder: Holds a folder per format, or the files `ID.npz`, `ID.npy` or `ID.png` themselves.
+        kind: `"npz"`, `"irn"` or `"label"`; None for the first of them that the folder has.
+        threshold: The fixed background value.
+        thresholds: The sweep, ascending.
+        ignored: What 255 in label images is: a pixel that does not count, or one that is wrong.
+        skip_missing: Leave out pictures without a seed, and say how many; else they are an error.
+        allow_pickle: Read IRN's npy, which is a pickle and can run code.
+        worst: How many of the worst pictures to name and show.
+        html: Page of the worst pictures to write.
+        progress: Show a bar; None for one on terminals only.
+
+    Returns:
+        Data set, format, counts, `fixed` scores (at `threshold`, or of the label images), for maps
+        also the `oracle` scores and the `sweep`, and the `worst` pictures; all in per cent.
+
+    Raises:
+        InputError: seeds or masks are missing, damaged or of another size.
+    """
+    source = _source(Path(folder), kind, threshold, allow_pickle)
+    indices = _present(dataset, source, skip_missing)
+    classes = len(dataset.labels)
+    total = torch.zeros(classes + 1, classes + 2, dtype=torch.int64)
+    sweep = SeedSweep(classes, thresholds)
+    each: list[tuple[float, int]] = []
+    for index in _bar(indices, progress):
+        truth = dataset.mask(index)
+        try:
+            label, maps = source.read(dataset[index].id)
+            counts = confusion(label, truth, classes, ignored)
+            if maps is not None:
+                sweep.update(maps.high_res, maps.keys, truth)
+        except InputError as error:
+            raise InputError(f"picture {dataset[index].id}: {error}") from error
+        total += counts
+        each.append((scores_of(counts).miou, index))
+    result = {
+        "schema": "attrib.seed-scores/1",
+        "dataset": dataset.name,
+        "seeds": str(folder),
+        "format": source.kind,
+        "pictures": len(each),
+        "missing": len(dataset) - len(each),
+        "ignored": ignored,
+        "fixed": scores_of(total, threshold if sweep.pictures else None).to_dict(dataset.labels),
+    }
+    if sweep.pictures:
+        result |= {"oracle": sweep.best().to_dict(dataset.labels), "sweep": sweep.curve()}
+    last = sorted(each)[:worst]
+    result["worst"] = [{"id": dataset[index].id, "miou": miou} for miou, index in last]
+    if html is not None:
+        with replacing(html) as temporary:
+            temporary.write_text(_page(dataset, source, result, last), encoding="utf-8")
+    return result
+
+
+def _source(folder: Path, kind: str | None, threshold: float, allow_pickle: bool) -> _Source:
+    if kind is not None and kind not in READABLE:
+        raise UnknownNameError("format to score", kind, READABLE)
+    for name in READABLE if kind is None else (kind,):
+        for place in (folder / name, folder):
+            if place.is_dir() and next(place.rglob(f"*{FORMATS[name].suffix}"), None):
+                return _Source(
+                    kind=name, folder=place, threshold=threshold, allow_pickle=allow_pickle
+                )
+    wanted = " or ".join(READABLE if kind is None else (kind,))
+    raise InputError(f"{folder} holds no seeds of the format {wanted}")
+
+
+def _present(dataset: LabelledDataset, source: _Source, skip_missing: bool) -> list[int]:
+    there, missing = [], []
+    for index in range(len(dataset)):
+        name = dataset[index].id
+        (there.append(index) if source.path(name).is_file() else missing.append(name))
+    if missing and not skip_missing:
+        raise InputError(
+            f"{len(missing)} of {len(dataset)} pictures have no seed in {source.folder}, e.g. "
+            f"{', '.join(missing[:3])}; make them, or leave them out with skip_missing "
+            "(--skip-missing)"
+        )
+    if not there:
+        raise InputError(f"{source.folder} has no seed of any picture of {dataset.name}")
+    return there
+
+
+def _bar(indices: list[int], progress: bool | None) -> Iterator[int]:
+    from tqdm import tqdm
+
+    show = None if progress is None else not progress
+    yield from tqdm(indices, disable=show, unit="picture", leave=False)
+
+
+def _page(
+    dataset: LabelledDataset,
+    source: _Source,
+    result: dict[str, Any],
+    last: list[tuple[float, int]],
+) -> str:
+    facts = {"seeds": f"{result['seeds']} ({source.kind})", "pictures": str(result["pictures"])}
+    for name in ("fixed", "oracle"):
+        if name in result:
+            scores = result[name]
+            at = "" if scores["threshold"] is None else f" at {scores['threshold']:g}"
+            facts[f"mIoU, {name} background{at}" if at else "mIoU"] = f"{scores['miou']:.2f} %"
+    rows = []
+    for miou, index in last:
+        sample, truth = dataset[index], dataset.mask(index)
+        label, _ = source.read(sample.id)
+        picture = read_image(sample.picture).pixels.permute(1, 2, 0).numpy()
+        there = ", ".join(dataset.labels[c] for c in sample.labels) or "no class"
+        rows.append(
+            Row(
+                caption=f"{sample.id}: {there}, mIoU {miou:.1f} %",
+                images=(Image.fromarray(picture), label_image(truth), label_image(label)),
+                names=("picture", "true mask", "seed"),
+            )
+        )
+    return page(f"Worst seeds of {dataset.name}", facts, rows)

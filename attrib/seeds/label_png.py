@@ -1,0 +1,47 @@
+"""Label images: a palette PNG with one index per pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from attrib.errors import InputError
+from attrib.report.files import reading
+
+__all__ = ["label_image", "read_label_png"]
+
+
+def label_image(label: UInt8[Tensor, "H W"]) -> Image.Image:
+    """Put PASCAL VOC's colours to the indices of a label image, on the CPU."""
+    image = Image.fromarray(label.numpy())
+    image.putpalette(_palette())
+    return image
+
+
+def read_label_png(path: str | Path) -> UInt8[Tensor, "H W"]:
+    """Read the indices of a label image: 0 background, the class + 1, 255 ignored or uncertain.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds colours.
+    """
+    with reading(path), Image.open(path, formats=["PNG"]) as image:
+        if image.mode not in ("P", "L"):
+            raise InputError(
+                f"a label image has one 8-bit index per pixel (mode P or L), this has mode "
+                f"{image.mode}; save it without converting it to colours"
+            )
+        return torch.from_numpy(np.array(image))
+
+
+def _palette() -> bytes:
+    """PASCAL VOC: bits 3j, 3j + 1, 3j + 2 of the index are bit 7 - j of red, green and blue."""
+    return bytes(
+        sum((index >> 3 * j + channel & 1) << 7 - j for j in range(3))
+        for index in range(256)
+        for channel in range(3)
+    )
