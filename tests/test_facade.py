@@ -10,7 +10,7 @@ import attrib
 ROOT = Path(attrib.__file__).parent
 ROOMS = (
     "errors types registry surgery images models localize methods metrics datasets targets report "
-    "explanation explain evaluate seeds cli"
+    "explanation explain seeds evaluate fit cli"
 ).split()
 
 

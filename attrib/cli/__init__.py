@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from attrib.cli import demo, evaluate, explain, listing
+from attrib.cli import demo, evaluate, explain, fit, listing, seeds
 from attrib.errors import AttribError
 
 __all__ = ["app", "main"]
@@ -20,10 +20,12 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("explain")(explain.run)
+app.command("seeds")(seeds.run)
 app.command("demo")(demo.run)
 app.command("methods")(listing.methods)
 app.command("models")(listing.models)
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(fit.app, name="fit")
 
 
 def _version(wanted: bool) -> bool:

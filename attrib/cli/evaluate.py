@@ -89,6 +89,10 @@ def seeds(
     split: Split = None,
     labels: Labels = None,
     masks: Masks = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="For folder: comma-separated names in the order of the masks' values."),
+    ] = None,
     kind: Annotated[
         str | None, typer.Option("--format", help="npz, irn or label; the first there if left.")
     ] = None,
@@ -112,8 +116,10 @@ def seeds(
     """Seeds against true masks: mIoU at every background value, by class, and the worst."""
     from attrib.cli.options import labelled_dataset
     from attrib.evaluate import evaluate_seeds
+    from attrib.seeds import labels_of
 
-    data = labelled_dataset(dataset, root, split, labels, masks)
+    names = labels_of(folder) if classes is None else tuple(classes.split(","))
+    data = labelled_dataset(dataset, root, split, labels, masks, names)
     result = evaluate_seeds(
         data,
         folder,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from attrib.errors import InputError
@@ -86,8 +86,8 @@ def scores_of(counts: Int[Tensor, "c _d"], threshold: float | None = None) -> Se
 
 
 def confusion(
-    label: Int[Tensor, "H W"],
-    truth: Int[Tensor, "_H _W"],
+    label: Integer[Tensor, "H W"],
+    truth: Integer[Tensor, "_H _W"],
     num_classes: int,
     ignored: Ignored = "dropped",
 ) -> Int[Tensor, "c _d"]:
@@ -146,7 +146,7 @@ class SeedSweep:
         self,
         maps: Float[Tensor, "n H W"],
         classes: Int[Tensor, " n"],
-        truth: Int[Tensor, "_H _W"],
+        truth: Integer[Tensor, "_H _W"],
     ) -> None:
         """Add one picture.
 

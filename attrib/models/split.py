@@ -169,4 +169,5 @@ def spec_from_timm(config: Mapping[str, Any]) -> ModelSpec:
         crop=float(config.get("crop_pct") or ModelSpec.crop),
         interpolation=names.get(config.get("interpolation", ""), "bilinear"),  # type: ignore[arg-type]
         labels=tuple(config.get("label_names") or ()),
+        multi_label="multi-label" in (config.get("notes") or ()),
     )

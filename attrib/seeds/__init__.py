@@ -3,6 +3,7 @@
 from attrib.seeds.combine import combine
 from attrib.seeds.formats import FORMATS, Format, Naming, Seed
 from attrib.seeds.job import SeedReport, make_seeds
+from attrib.seeds.journal import labels_of
 from attrib.seeds.label_png import label_image, read_label_png
 from attrib.seeds.labels import affinity_label, label_map, with_saliency
 from attrib.seeds.maps import SeedMaps, aggregate, seed_views
@@ -22,6 +23,7 @@ __all__ = [
     "combine",
     "label_image",
     "label_map",
+    "labels_of",
     "make_seeds",
     "pool_of",
     "read_label_png",

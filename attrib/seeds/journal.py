@@ -12,9 +12,9 @@ from typing import IO, Any
 
 from attrib.datasets.labelled import LabelledDataset
 from attrib.errors import InputError
-from attrib.report.files import replacing
+from attrib.report.files import reading, replacing
 
-__all__ = ["Journal", "claim", "digest"]
+__all__ = ["Journal", "claim", "digest", "labels_of"]
 
 MANIFEST = "job.json"
 
@@ -49,6 +49,15 @@ def claim(folder: Path, job: dict[str, Any]) -> None:
             f"{folder} holds the results of another job: {changes}. Give another folder, or "
             "repeat the command that made it"
         )
+
+
+def labels_of(folder: Path) -> tuple[str, ...]:
+    """Return the class names of the job whose folder this is; none if it is no job's."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return ()
+    with reading(path):
+        return tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8"))["labels"])
 
 
 class Journal:
