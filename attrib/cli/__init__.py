@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attrib.cli import demo, evaluate, explain, fit, listing, seeds
+from attrib.cli.memory import keep_freed_memory
 from attrib.errors import AttribError
 
 __all__ = ["app", "main"]
@@ -49,6 +50,7 @@ def _options(
 def main() -> None:
     """Run the command; what attrib refuses becomes one line on stderr and exit status 2."""
     warnings.showwarning = _show_warning
+    keep_freed_memory()
     try:
         app()
     except AttribError as error:

@@ -73,6 +73,8 @@ def run(
     Repeat the command after any interruption: what is done is kept. The exit status is 0 when
     every picture is done, 1 when some failed, 2 when the job cannot be run as asked.
     """
+    import torch
+
     import attrib
     from attrib.cli.options import labelled_dataset
     from attrib.seeds import SeedOptions, make_seeds
@@ -91,6 +93,7 @@ def run(
     )
     part = _shard(shard)
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
+    loaded = loaded.to(memory_format=torch.channels_last)  # what convolutions like, CPU or GPU
     explainer = attrib.Explainer(loaded, method, multi_label=multi_label)
     classes = explainer.classifier.spec.labels
     data = labelled_dataset(dataset, root, split, labels, classes=classes)

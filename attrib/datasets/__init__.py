@@ -3,6 +3,7 @@
 from attrib.datasets.coco import COCO
 from attrib.datasets.crops import random_crop
 from attrib.datasets.cub import CUB
+from attrib.datasets.digits import MarkedDigits, digits, marked_digits
 from attrib.datasets.folder import Folder
 from attrib.datasets.labelled import IGNORE, LabelledDataset, LabelledSample
 from attrib.datasets.samples import BoxDataset, BoxSample
@@ -19,8 +20,11 @@ __all__ = [
     "Folder",
     "LabelledDataset",
     "LabelledSample",
+    "MarkedDigits",
     "Scene",
     "Scenes",
     "ScenesWithBoxes",
+    "digits",
+    "marked_digits",
     "random_crop",
 ]
