@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -425,6 +426,11 @@ def test_the_commands(root, damaged, tmp_path):
     failed = run("seeds", *bad, "--model", "demo", "--out", tmp_path / "bad", "--scales", "1")
     assert failed.exit_code == 1
     assert "failed: p2: " in failed.output
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attrib.seeds.maker.SeedMaker.__call__", interrupted)
+        stopped = run("seeds", *data, "--model", "demo", "--out", tmp_path / "stopped")
+    assert stopped.exit_code == 130
+    assert "repeat the command to go on" in stopped.output
     for options, message in {
         ("--shard", "2"): "i/n such as 1/4, got '2'",
         ("--scales", "a"): "numbers like 1,0.5,1.5, got 'a'",
@@ -434,3 +440,23 @@ def test_the_commands(root, damaged, tmp_path):
         refused = run("seeds", *data, "--model", "demo", "--out", tmp_path / "no", *options)
         assert isinstance(refused.exception, attrib.AttribError)
         assert message in str(refused.exception)
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_memory_is_kept_in_processes_of_our_own():
+    """On glibc, and only where the user has said nothing else."""
+    code = "from attrib.cli.memory import keep_freed_memory as keep; print(keep())"
+
+    def said(**environment):
+        plain = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=plain | environment
+        )
+        return done.stdout.strip()
+
+    assert said(MALLOC_ARENA_MAX="1") == "False"
+    assert said() == str(sys.platform == "linux" and platform.libc_ver()[0] == "glibc")

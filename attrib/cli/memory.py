@@ -29,4 +29,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     wanted = ((TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 1 << 26), (MMAP_MAX, 0))
-    return all([mallopt(parameter, value) == 1 for parameter, value in wanted])
+    return 0 not in [mallopt(parameter, value) for parameter, value in wanted]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 SHOWN = 10
+INTERRUPTED = 130
+"""As a shell says it of a command that Ctrl-C ended."""
 
 
 def run(
@@ -71,7 +73,8 @@ def run(
     """Make the seeds of a data set for weakly supervised segmentation, or go on making them.
 
     Repeat the command after any interruption: what is done is kept. The exit status is 0 when
-    every picture is done, 1 when some failed, 2 when the job cannot be run as asked.
+    every picture is done, 1 when some failed, 2 when the job cannot be run as asked, 130 after
+    Ctrl-C.
     """
     import torch
 
@@ -98,7 +101,13 @@ def run(
     classes = explainer.classifier.spec.labels
     data = labelled_dataset(dataset, root, split, labels, classes=classes)
     typer.echo(f"{data.name}: {len(data)} pictures, shard {shard}, into {out}", err=True)
-    report = make_seeds(explainer, data, out, options, shard=part, readers=readers, progress=None)
+    try:
+        report = make_seeds(
+            explainer, data, out, options, shard=part, readers=readers, progress=None
+        )
+    except KeyboardInterrupt:
+        typer.echo("stopped; what is done is kept: repeat the command to go on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     _print(report, out)
     raise typer.Exit(1 if report.failed else 0)
 

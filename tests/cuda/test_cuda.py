@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from PIL import Image
 
 import attrib
+from attrib.datasets import Folder, Scenes
+from attrib.datasets.scenes import CLASSES
 from attrib.localize import largest_component, largest_component_batched
-from attrib.methods import METHODS
+from attrib.localize.pamr import pamr
+from attrib.methods import METHODS, RIB, Pool
+from attrib.seeds import FORMATS, SeedOptions, make_seeds
 from tests.models import SPEC, Everything, images, make
 from tests.test_localize import ADVERSARIAL
 
@@ -53,3 +58,53 @@ def test_explain_stays_on_the_device_until_asked():
     assert e.heatmap.is_cuda
     assert e.mask.is_cuda
     assert e.to_dict()["results"][0]["status"] in ("ok", "negative")
+
+
+@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize("expected", [False, True])
+def test_rib_with_others_is_the_cpu_one(expected, host, monkeypatch):
+    if host:
+        monkeypatch.setattr("attrib.methods.rib.others.ON_DEVICE", 0)
+    labels = torch.eye(5, dtype=torch.bool).repeat(4, 1)
+    pool = Pool(images=images(20), labels=labels, expected=expected)
+    method = RIB(
+        others=pool, num_others=4, steps=3, lr=1e-3, scales=(1.0, 0.5), loss_scales=(1.0,),
+        train_from=0, explode_ratio=1.1,
+    )  # fmt: skip
+    here = attrib.Explainer(make("plain"), method, spec=SPEC)(images(2), [1, 2])
+    there = attrib.Explainer(make("plain").cuda(), method, spec=SPEC)(images(2), [1, 2])
+    torch.testing.assert_close(here.maps, there.maps.cpu(), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"channels_last": True}])
+def test_rib_in_faster_arithmetic(options):
+    method = RIB(steps=2, scales=(1.0,), loss_scales=(1.0,), **options)
+    found = attrib.Explainer(make("plain").cuda(), method, spec=SPEC)(images(2), [1, 2])
+    want = attrib.Explainer(make("plain"), method, spec=SPEC)(images(2), [1, 2]).maps
+    torch.testing.assert_close(found.maps.cpu(), want, rtol=0, atol=0.05 * float(want.max()))
+
+
+def test_refinement_is_the_cpu_one():
+    pictures, maps = torch.rand(2, 3, 40, 56), torch.rand(2, 3, 40, 56)
+    there = pamr(pictures.cuda(), maps.cuda())
+    assert there.is_cuda
+    torch.testing.assert_close(there.cpu(), pamr(pictures, maps), rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_of_a_data_set(tmp_path):
+    rows = ["path,labels"]
+    for i in range(3):
+        scene = Scenes(length=3, size=80, seed=i)[i]
+        Image.fromarray(scene.image.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{CLASSES[scene.label]}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    data = Folder(tmp_path, tmp_path / "labels.csv", classes=CLASSES)
+    options = SeedOptions(scales=(1.0, 0.5), formats=("npz",), refine="pamr")
+    maps = []
+    for device in ("cpu", "cuda"):
+        explainer = attrib.Explainer(attrib.load_model("demo", device=device), "cam")
+        assert make_seeds(explainer, data, tmp_path / device, options).made == 3
+        files = [tmp_path / device / "npz" / f"{i}.npz" for i in range(3)]
+        maps.append([FORMATS["npz"].read(file).high_res for file in files])
+    for here, there in zip(*maps, strict=True):
+        torch.testing.assert_close(here, there, rtol=0, atol=0.02)
