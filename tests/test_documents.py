@@ -5,6 +5,7 @@ import importlib
 import os
 import pkgutil
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import attrib
 from attrib.datasets.scenes import Scenes
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/models.md"]
+PAGES = ["README.md", "docs/models.md", "docs/seeds.md"]
 EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem != "train_demo"]
 
 
@@ -26,6 +27,7 @@ def folder(tmp_path, monkeypatch):
     scenes = Scenes(length=2, size=128, seed=5)
     for i, name in enumerate(["bird.jpg", "other.jpg"]):
         Image.fromarray(scenes[i].image.permute(1, 2, 0).numpy()).save(tmp_path / name)
+    runpy.run_path(str(ROOT / "examples" / "seeds.py"))["render"](tmp_path / "scenes", 4)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -49,7 +51,8 @@ def test_python_blocks_run(page, folder):
 
 
 def test_shell_commands_of_the_readme_run(folder):
-    lines = [x for b in blocks("README.md", "sh") for x in b.splitlines() if x.startswith("attrib")]
+    whole = "\n".join(blocks("README.md", "sh")).replace("\\\n", " ")
+    lines = [line for line in whole.splitlines() if line.startswith("attrib")]
     assert len(lines) >= 4
     for line in lines:
         command = [sys.executable, "-c", "from attrib.cli import main; main()"]

@@ -170,6 +170,7 @@ def _page(
             scores = result[name]
             at = "" if scores["threshold"] is None else f" at {scores['threshold']:g}"
             facts[f"mIoU, {name} background{at}" if at else "mIoU"] = f"{scores['miou']:.2f} %"
+    facts["shown"] = "picture, true mask, seed"
     rows = []
     for miou, index in last:
         sample, truth = dataset[index], dataset.mask(index)
