@@ -28,6 +28,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/maps.py
+	$(BIN)/python benchmarks/rib.py
 
 coverage: $(VENV)/.dev
 	$(BIN)/python benchmarks/coverage.py

@@ -10,7 +10,10 @@ from attrib.registry import format_spec
 from attrib.types import Targets
 from tests.models import AWKWARD, SPEC, Everything, Flat, Pooled, images, make
 
-SHORT = {"rib": "rib(steps=2, scales=(1.0, 0.5), loss_scales=(1.0,))"}
+SHORT = {
+    "iba": "iba(steps=2, samples=2)",
+    "rib": "rib(steps=2, scales=(1.0, 0.5), loss_scales=(1.0,))",
+}
 NAMES = [SHORT.get(name, name) for name in METHODS]
 CLASS_MAPS = [name for name in NAMES if resolve(name).needs_class_maps]
 ANY_MODEL = [name for name in NAMES if name not in CLASS_MAPS]

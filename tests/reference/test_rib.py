@@ -297,6 +297,30 @@ def test_the_text_of_the_paper():
         torch.testing.assert_close(value, start[name])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"explode_ratio": 0.02},
+        {"explode_ratio": 0.02, "steps": 2},
+        {"margin": 0.01},
+        {"preset": "paper"},
+        {"steps": 1},
+    ],
+)
+def test_sums_alone_are_the_same_with_less_work(change):
+    """The runner leaves out what is learned after the last map."""
+    model, views, labels, _ = situation(3)
+    kept = {"steps": 3, "lr": 1e-2, "scales": (1.0, 0.5), "loss_scales": (1.0,)}
+    options = RIB(**(kept | {"explode_ratio": 1.1} | change))
+    classifier = attrib.split(model, spec=SPEC)
+    whole = rib(classifier, views, labels, options=options)
+    lean = RIBRunner(classifier, options)(views, labels)
+    assert len(lean.losses) == len(whole.losses) - (change in ({}, {"steps": 1}))
+    for got, want in zip(lean.sums, whole.sums, strict=True):
+        assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize("loss", ["sigmoid", "tanh", "softsign"])
 def test_saturating_losses_of_the_ablation(loss):
     model, views, labels, others = situation(2)

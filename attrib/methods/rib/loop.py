@@ -111,21 +111,26 @@ def run(
     options: RIBOptions,
     *,
     keep_maps: bool = False,
-    keep_parameters: bool = True,
+    only_sums: bool = False,
 ) -> RIBTrace:
-    """Run the loop on views that have been through the frozen part."""
+    """Run the loop on views that have been through the frozen part.
+
+    With `only_sums` what the maps do not depend on is left out of the trace and of the work: the
+    weights at the end, and in the authors' loop all that is learned in the last step.
+    """
     if not set(options.scales) & set(options.loss_scales):
         raise InputError("loss_scales names none of the scales")
     learner.reset()
     state = _Run(learner, views, labels, others, options, keep_maps)
     reason: Reason = ""
-    for step in range(options.steps):
+    unlearned = 1 if only_sums and options.preset == "official" else 0
+    for step in range(options.steps - unlearned):
         reason = state.step(step)
         if reason:
             break
-    if options.preset == "paper" and not reason:
-        state.last_look()
-    kept = learner.trained() if keep_parameters else ()
+    if not reason and (unlearned or options.preset == "paper"):
+        state.last_look(options.steps - unlearned)
+    kept = () if only_sums else learner.trained()
     return RIBTrace(
         sums=tuple(s for s in state.sums if s is not None),
         logits=tuple(state.logits),
@@ -200,11 +205,13 @@ class _Run:
         self.target_logits.append(target)
         return "margin" if options.preset == "official" and abs(target) > options.margin else ""
 
-    def last_look(self) -> None:
-        """Add the maps after the last update to the sums."""
+    def last_look(self, step: int) -> None:
+        """Add the maps after the last update to the sums, until one has exploded."""
         with torch.no_grad():
             for i, view in enumerate(self.views):
-                self._see(i, self.learner.class_maps(view))
+                seen = self._see(i, self.learner.class_maps(view))
+                if i == 0 and step and self._exploded(seen):
+                    return
 
     def _see(self, index: int, maps: Float[Tensor, "_r c u v"]) -> Float[Tensor, "c u v"]:
         seen = positive(maps)

@@ -111,7 +111,7 @@ class RIBRunner:
         labels: Bool[Tensor, " c"],
         key: str = "",
     ) -> RIBTrace:
-        """Run the loop on one picture.
+        """Run the loop on one picture; the trace holds what the maps depend on.
 
         Args:
             views: As for `rib`.
@@ -121,9 +121,7 @@ class RIBRunner:
         with surgery.inference(self._learner.classifier.model):
             others = None if self.pool is None else self.pool.others(labels, key)
             prepared = [self._learner.prepare(view) for view in views]
-            return run(
-                self._learner, prepared, labels, others, self._options, keep_parameters=False
-            )
+            return run(self._learner, prepared, labels, others, self._options, only_sums=True)
 
     def grid(self, view: Float[Tensor, "_r _ h w"]) -> tuple[int, int]:
         """Return the size of a view's class maps."""
