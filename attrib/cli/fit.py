@@ -113,5 +113,5 @@ def _print(report: dict[str, Any]) -> None:
         score = epoch.get("mean_average_precision")
         judged = "" if score is None else f"   mAP {score:.4f}"
         typer.echo(f"epoch {number:3}   loss {epoch['loss']:.4f}{judged}")
-    for label, score in report.get("average_precision", {}).items():
+    for label, score in report["history"][-1].get("average_precision", {}).items():
         typer.echo(f"  {label:20}{'no picture' if score is None else f'{score:.4f}'}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -9,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import UInt8
 from torch import Tensor
 
-__all__ = ["IGNORE", "LabelledDataset", "LabelledSample"]
+__all__ = ["IGNORE", "LabelledDataset", "LabelledSample", "digest"]
 
 IGNORE = 255
 """In masks: a pixel that does not count."""
@@ -57,3 +59,11 @@ class LabelledDataset(Protocol):
         Raises:
             InputError: the data set has no mask for this picture, or it cannot be read.
         """
+
+
+def digest(samples: Iterable[LabelledSample]) -> str:
+    """Return 16 hex digits that change with any id, file name or classes, or their order."""
+    lines = hashlib.sha256()
+    for sample in samples:
+        lines.update(f"{sample.id}\t{sample.picture.name}\t{sample.labels}\n".encode())
+    return lines.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,13 +12,15 @@ import torch
 from torch import nn
 
 from attrib import surgery
-from attrib.datasets.labelled import LabelledDataset, LabelledSample
+from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
 from attrib.errors import InputError, SplitError
-from attrib.fit import folder
+from attrib.fit import checkpoint
 from attrib.fit.config import FitConfig
-from attrib.fit.loading import digest, labelled_samples
+from attrib.fit.loading import labelled_samples
+from attrib.fit.loop import train as train_loop
+from attrib.fit.timm_config import CONFIG, check_rebuilds, timm_config
 from attrib.fit.timm_model import parameters_of_head
-from attrib.fit.training import Run, run_epochs
+from attrib.fit.training import ClassifierTask
 from attrib.models.anatomy import logits_of
 from attrib.models.probe import noise, probing
 from attrib.models.split import spec_of
@@ -61,9 +64,9 @@ def fit_classifier(
         progress: Show a bar; None for one on terminals only.
 
     Returns:
-        What `fit.json` holds: the settings; as `history`, per epoch the mean `loss` and, with a
-        validation set, the `mean_average_precision`; and the last `average_precision` of each
-        class, None for a class that no picture has.
+        What `fit.json` holds: the settings and, as `history`, per epoch the mean `loss` and, with
+        a validation set, the `average_precision` of each class, None for a class that no picture
+        has, and their mean.
 
     Raises:
         InputError: model and data set do not fit, classes are missing, the folder holds another
@@ -74,32 +77,32 @@ def fit_classifier(
     out, config = Path(out), config or FitConfig()
     model = surgery.unwrap(model)
     spec = _spec(model, train, config)
-    description = folder.timm_config(model, spec, model_args or {})
-    folder.check_rebuilds(model, description, spec)
-    run = Run(
+    description = timm_config(model, spec, model_args or {})
+    check_rebuilds(model, description, spec)
+    samples = labelled_samples(train, exclusive=config.loss == "cross-entropy")
+    task = ClassifierTask(
         model=model,
         optimizer=_optimizer(model, config),
-        samples=labelled_samples(train, exclusive=config.loss == "cross-entropy"),
+        samples=samples,
         judged=_judged(train, validation),
         spec=spec,
         config=config,
     )
-    begun = {
+    settings = {
         "schema": "attrib.fit/1",
         "model": spec.name,
         "architecture": description["architecture"],
         "model_args": description["model_args"],
         "dataset": train.name,
-        "pictures": len(run.samples),
-        "digest": digest(run.samples),
+        "pictures": len(samples),
+        "digest": digest(samples),
         "validation": validation.name if validation else None,
         "config": asdict(config),
-        "history": [],
     }
-    report = folder.resume(out, begun, model, run.optimizer)
-    for _ in run_epochs(run, report, progress):
-        folder.save_checkpoint(out, report, model, run.optimizer)
-    folder.finish(out, report, model, description)
+    report = train_loop(task, out, settings, train_norm=config.train_norm, progress=progress)
+    if (out / checkpoint.CHECKPOINT).exists():
+        checkpoint.write_text(out / CONFIG, json.dumps(description, indent=2) + "\n")
+    checkpoint.finish(out, report, model, {})
     model.attrib_spec = spec  # type: ignore[assignment]
     return report
 

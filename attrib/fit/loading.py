@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from torch import Tensor
 from attrib.datasets.labelled import LabelledDataset, LabelledSample
 from attrib.errors import InputError
 
-__all__ = ["ahead", "batches", "digest", "generator_of", "labelled_samples", "multi_hot", "seeded"]
+__all__ = ["ahead", "batches", "generator_of", "labelled_samples", "multi_hot", "seeded"]
 
 T = TypeVar("T")
 AHEAD = 2
@@ -57,12 +56,6 @@ def multi_hot(samples: list[LabelledSample], classes: int) -> Bool[Tensor, "b c"
     for row, sample in zip(labels, samples, strict=True):
         row[list(sample.labels)] = True
     return labels
-
-
-def digest(samples: Iterable[LabelledSample]) -> str:
-    """Return 16 hex digits that change with any picture's id or classes, or their order."""
-    text = "\n".join(f"{sample.id} {sample.labels}" for sample in samples)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> list[list[int]]:

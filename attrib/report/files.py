@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrib.errors import InputError
+from attrib.errors import InputError, OutputError
 
-__all__ = ["reading", "replacing"]
+__all__ = ["reading", "replacing", "writing"]
 
 
 @contextmanager
@@ -34,3 +34,15 @@ def reading(path: str | Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be used: {error}") from error
     except Exception as error:  # damaged files make libraries raise whatever they come upon
         raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def writing(folder: str | Path) -> Iterator[None]:
+    """Say what to do when a file of a long job cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write into {folder}: {error}. What is done is kept: make room or give access, "
+            "and repeat the command to go on"
+        ) from error

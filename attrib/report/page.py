@@ -15,8 +15,11 @@ __all__ = ["Row", "page"]
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table.facts { margin-bottom: 2rem } table.facts td { padding: 0 1.5rem 0 0 } figure { margin: 0 0 2rem; display: flex; gap: .5rem;
-flex-wrap: wrap } figcaption { flex-basis: 100% } img { max-width: 100% }
+table.facts { margin-bottom: 2rem }
+table.facts td { padding: 0 1.5rem 0 0 }
+figure { margin: 0 0 2rem; display: flex; gap: .5rem; flex-wrap: wrap }
+figcaption { flex-basis: 100% }
+img { max-width: 100% }
 """
 
 

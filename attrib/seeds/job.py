@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -14,16 +13,17 @@ from typing import Any
 
 import torch
 
-from attrib.datasets.labelled import LabelledDataset, LabelledSample
-from attrib.errors import AttribError, InputError, ModelError, OutputError
+from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
+from attrib.errors import AttribError, InputError, ModelError
 from attrib.explain import Explainer
 from attrib.methods import RIB, Method
 from attrib.methods.rib import check_pool
 from attrib.models import fingerprint
 from attrib.registry import format_spec
+from attrib.report import writing
 from attrib.seeds.combine import combine
 from attrib.seeds.formats import FORMATS, Naming, Seed
-from attrib.seeds.journal import Journal, claim, digest
+from attrib.seeds.journal import Journal, claim
 from attrib.seeds.maker import SeedMaker
 from attrib.seeds.options import SeedOptions
 from attrib.seeds.pool import pool_of
@@ -90,7 +90,7 @@ def make_seeds(
     _check(explainer, dataset, shard)
     method = _with_pool(explainer, dataset)
     maker = SeedMaker(explainer.classifier, method, options)
-    with _writing(out):
+    with writing(out):
         claim(out, _facts(explainer, dataset, options, maker))
         index, count = shard
         journal = Journal(out, f"{index}-of-{count}")
@@ -103,18 +103,6 @@ def make_seeds(
     return SeedReport(
         made=work.made, kept=work.kept, failed=work.failed, seconds=seconds, complete=complete
     )
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Say what to do when a file cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"cannot write into {out}: {error}. What is done is kept: make room or give access, "
-            "and repeat the command to go on"
-        ) from error
 
 
 class _Work:
@@ -262,7 +250,7 @@ def _facts(
         "schema": "attrib.seeds/1",
         "dataset": dataset.name,
         "pictures": len(dataset),
-        "list": digest(dataset),
+        "list": digest(dataset[i] for i in range(len(dataset))),
         "labels": dataset.labels,
         "model": classifier.spec.name,
         "weights": fingerprint(classifier.model),

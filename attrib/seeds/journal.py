@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -10,22 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from attrib.datasets.labelled import LabelledDataset
 from attrib.errors import InputError
 from attrib.report.files import reading, replacing
 
-__all__ = ["Journal", "claim", "digest", "labels_of"]
+__all__ = ["Journal", "claim", "labels_of"]
 
 MANIFEST = "job.json"
-
-
-def digest(dataset: LabelledDataset) -> str:
-    """Return 16 hex digits that change when a picture is added, moved or labelled otherwise."""
-    lines = hashlib.sha256()
-    for i in range(len(dataset)):
-        sample = dataset[i]
-        lines.update(f"{sample.id}\t{sample.picture.name}\t{sample.labels}\n".encode())
-    return lines.hexdigest()[:16]
 
 
 def claim(folder: Path, job: dict[str, Any]) -> None:
