@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attrib.errors import InputError
+from attrib.files import replacing
 from attrib.images import Picture
 from attrib.models import SpatialClassifier, fingerprint
-from attrib.report import Box, Panel, figure, replacing
+from attrib.report import Box, Panel, figure
 from attrib.types import Attribution, Fit, Localization
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ import attrib
 from attrib.cli.memory import keep_freed_memory
 from attrib.cli.options import labelled_dataset
 from attrib.datasets import LabelledDataset
+from attrib.files import replacing
 from attrib.images import read_image
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB
 from attrib.metrics.segmentation import SeedSweep
-from attrib.report import replacing
 from attrib.seeds import SeedOptions, pool_of
 from attrib.seeds.maker import SeedMaker
 

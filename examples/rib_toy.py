@@ -26,9 +26,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import attrib
 from attrib.datasets.digits import MarkedDigits, marked_digits
+from attrib.files import replacing
 from attrib.methods.rib import RIB, rib
 from attrib.models.learner import Learner
-from attrib.report import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import attrib
 from attrib.datasets.scenes import CLASSES, Scenes
-from attrib.report import Panel, figure, replacing
+from attrib.files import replacing
+from attrib.report import Panel, figure
 
 METHODS = ["cam", "infocam", "infocam+"]
 

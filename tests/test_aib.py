@@ -374,7 +374,7 @@ def test_saved_and_read_again(tmp_path, anchors):
         assert torch.equal(again.state_dict()[key], value), key
     assert torch.equal(again.attention_map(images(2)), aib.attention_map(images(2)))
     with pytest.raises(OutputError, match="cannot write"):
-        aib.save(tmp_path / "nowhere" / "attention.safetensors")
+        aib.save(tmp_path / "attention.safetensors" / "below.safetensors")
 
 
 def test_files_that_are_refused(tmp_path):

@@ -9,7 +9,8 @@ from PIL import Image
 import attrib
 from attrib.datasets.scenes import CLASSES, Scenes
 from attrib.explanation import SCHEMA
-from attrib.report import Panel, figure, overlay, replacing
+from attrib.files import replacing
+from attrib.report import Panel, figure, overlay
 from tests.models import SPEC, Everything, make
 
 

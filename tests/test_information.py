@@ -20,6 +20,7 @@ from attrib.information import (
     pmi,
     true_mi,
 )
+from examples import gaussian_mi, imbalanced_digits
 from tests.models import AWKWARD, SPEC, Everything, images, make
 
 PRIOR = (0.07, 0.13, 0.2, 0.27, 0.33)
@@ -85,9 +86,8 @@ def test_the_loss_is_cross_entropy_of_logits_that_carry_the_prior():
 def test_extreme_logits_are_no_trouble():
     logits = torch.tensor([[1e4, -1e4, 0.0], [-3e4, -3e4, -2e4]], requires_grad=True)
     found = pc_log_softmax(logits, (0.5, 0.25, 0.25))
-    torch.testing.assert_close(
-        found, torch.tensor([[math.log(2), -2e4, -1e4], [-1e4, -1e4, math.log(4)]])
-    )
+    want = torch.tensor([[0, -2e4, -1e4], [-1e4, -1e4, 0]]) + torch.tensor([[2.0], [4.0]]).log()
+    torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-6)
     loss = pc_cross_entropy(logits, torch.tensor([1, 2]), (0.5, 0.25, 0.25))
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient.isfinite().all()
@@ -382,3 +382,39 @@ def test_training_with_pc_softmax_estimates_the_information():
     assert abs(found.value - truth.value) < 4 * found.standard_error
     over = estimate(net, [fresh])
     assert abs(over.value - truth.value) > 0.05
+
+
+def test_the_digits_of_the_example_are_equalised_then_the_even_ones_thinned():
+    labels = torch.arange(10).repeat_interleave(torch.arange(20, 30))
+    images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None].expand(-1, 28, 28)
+    full = imbalanced_digits.equalised((images, labels), torch.Generator().manual_seed(0))
+    for (pictures, digits), even, odd in (
+        (full, 20, 20),
+        (imbalanced_digits.equalised((images, labels), torch.Generator(), 7), 7, 7),
+        (imbalanced_digits.thinned(full, 0.5), 10, 20),
+        (imbalanced_digits.thinned(full, 0.1), 2, 20),
+    ):
+        assert digits.bincount().tolist() == [even, odd] * 5
+        rows = pictures[:, 0, 0].long()
+        assert len(rows.unique()) == len(rows)
+        assert torch.equal(labels[rows], digits)
+
+
+def test_accuracies_of_the_example():
+    labels = torch.arange(10).repeat_interleave(2)
+    net = imbalanced_digits.Net()
+    for parameter in net.parameters():
+        parameter.detach().zero_()
+    net[-1].bias.detach()[3] = 1  # it always says 3
+    data = torch.zeros(20, 28, 28, dtype=torch.uint8), labels
+    assert imbalanced_digits.accuracies(net, data) == pytest.approx((0.1, 0.1))
+    more = data[0][:14], torch.cat([torch.arange(10), torch.full((4,), 3)])
+    assert imbalanced_digits.accuracies(net, more) == pytest.approx((5 / 14, 0.1))
+
+
+def test_the_parts_of_the_gaussians_of_the_example():
+    data = gaussian_mixture(2, [3, 4, 5, 6, 7])
+    parts = gaussian_mi.split(data)
+    assert [len(points) for points, _ in parts] == [15, 5, 5]
+    for i in range(2):
+        assert torch.equal(torch.cat([part[i] for part in parts]), data[i])

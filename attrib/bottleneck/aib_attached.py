@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, final
 
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from attrib import surgery
 from attrib.bottleneck.aib_module import AIBOutput, Noise
 from attrib.bottleneck.aib_networks import pooled_aib
-from attrib.errors import InputError, OutputError, WeightsError
+from attrib.errors import InputError, WeightsError
+from attrib.files import replacing, writing
 from attrib.models import SpatialClassifier, fingerprint
 from attrib.models.probe import noise as probe_image
 
@@ -94,15 +94,9 @@ class AttachedAIB(nn.Module):
             "model": self.classifier.spec.name,
             "weights": fingerprint(self.classifier.model),
         }
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-        try:
-            metadata = {"format": "pt", HEADER: json.dumps(header)}
+        metadata = {"format": "pt", HEADER: json.dumps(header)}
+        with writing(path.parent), replacing(path) as temporary:
             temporary.write_bytes(save(tensors, metadata=metadata))
-            temporary.replace(path)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def load_attached(path: str | Path, classifier: SpatialClassifier) -> AttachedAIB:

@@ -28,6 +28,7 @@ def run(
     """Explain rendered scenes by every method and score the boxes and masks."""
     import attrib
     from attrib.datasets.scenes import Scenes
+    from attrib.methods import untrained
 
     data = Scenes(length=scenes, size=size, seed=seed)
     pictures = [data[i] for i in range(scenes)]
@@ -38,7 +39,7 @@ def run(
     )
     typer.echo(f"{'method':12}{'GT-known':>10}{'box IoU':>10}{'mask IoU':>10}{'ms/scene':>10}")
     answers: dict[str, list[Explanation]] = {}
-    for name in attrib.METHODS:
+    for name in untrained():
         explainer = attrib.Explainer(model, TUNED.get(name, name))
         started = time.perf_counter()
         answers[name] = _answers(explainer, pictures)
@@ -74,7 +75,8 @@ def _scores(answers: list[Explanation], scenes: list[Scene]) -> tuple[float, flo
 
 def _draw(answers: dict[str, list[Explanation]], scenes: list[Scene], path: Path) -> Path:
     from attrib.datasets.scenes import CLASSES
-    from attrib.report import Panel, figure, replacing
+    from attrib.files import replacing
+    from attrib.report import Panel, figure
 
     rows = []
     for i, scene in enumerate(scenes[:SHOWN]):

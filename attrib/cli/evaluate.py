@@ -174,7 +174,7 @@ def _range(text: str) -> tuple[float, ...]:
 
 
 def _write(result: dict[str, Any], path: Path | None) -> None:
-    from attrib.report import replacing
+    from attrib.files import replacing
 
     if path is not None:
         with replacing(path) as temporary:

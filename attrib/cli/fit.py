@@ -1,4 +1,4 @@
-"""`attrib fit`: classifiers to make seeds with."""
+"""`attrib fit`: classifiers to make seeds with, and attention for a classifier."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from attrib.cli.options import DatasetName, Device, Labels, Root, Split, Weights, labelled_dataset
-from attrib.fit import FitConfig
+from attrib.cli.options import (
+    DatasetName,
+    Device,
+    Labels,
+    ModelName,
+    NumClasses,
+    Root,
+    Split,
+    Weights,
+    labelled_dataset,
+)
+from attrib.fit import AttentionConfig, FitConfig
 
 __all__ = ["app"]
 
@@ -115,3 +125,52 @@ def _print(report: dict[str, Any]) -> None:
         typer.echo(f"epoch {number:3}   loss {epoch['loss']:.4f}{judged}")
     for label, score in report["history"][-1].get("average_precision", {}).items():
         typer.echo(f"  {label:20}{'no picture' if score is None else f'{score:.4f}'}")
+
+
+@app.command()
+def aib(
+    dataset: DatasetName,
+    root: Root,
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="Folder for the result; what is begun there goes on.")],
+    split: Split = None,
+    labels: Labels = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = AttentionConfig.epochs,
+    batch_size: Annotated[
+        int, typer.Option(help="Pictures per step.")
+    ] = AttentionConfig.batch_size,
+    lr: Annotated[float, typer.Option(help="First learning rate.")] = AttentionConfig.lr,
+    beta: Annotated[float, typer.Option(help="Price of information.")] = AttentionConfig.beta,
+    anchors: Annotated[
+        int, typer.Option(help="Values that attention is rounded to; 0 for none.")
+    ] = AttentionConfig.anchors,
+    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = AttentionConfig.seed,
+    workers: Annotated[
+        int, typer.Option(help="Threads that read ahead.")
+    ] = AttentionConfig.workers,
+    weights: Weights = None,
+    num_classes: NumClasses = None,
+    device: Device = None,
+) -> None:
+    """Train IB attention on top of a classifier, which stays as it is."""
+    import attrib
+    from attrib.fit import fit_attention
+    from attrib.fit.attention import FILE
+
+    config = AttentionConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        beta=beta,
+        anchors=anchors,
+        seed=seed,
+        workers=workers,
+    )
+    loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
+    split_model = attrib.split(loaded)
+    data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
+    report = fit_attention(split_model, data, out=out, config=config)
+    for number, epoch in enumerate(report["history"], 1):
+        terms = "   ".join(f"{key} {value:.4f}" for key, value in epoch.items())
+        typer.echo(f"epoch {number:3}   {terms}")
+    typer.echo(f"""explain with --method "aib(weights='{out / FILE}')\"""")

@@ -26,7 +26,7 @@ __all__ = [
     "labelled_dataset",
 ]
 
-DatasetName = Annotated[str, typer.Option("--dataset", help="voc, coco or folder.")]
+DatasetName = Annotated[str, typer.Option("--dataset", help="voc, coco, cub or folder.")]
 Root = Annotated[Path, typer.Option(help="Folder of the data set.")]
 Split = Annotated[
     str | None,
@@ -82,7 +82,7 @@ def labelled_dataset(
     """Open a data set by the name it has on the command line.
 
     Args:
-        name: `voc`, `coco` or `folder`.
+        name: `voc`, `coco`, `cub` or `folder`.
         root: Its folder.
         split: Part of it; None for the usual one.
         labels: File of classes per picture.
@@ -92,7 +92,7 @@ def labelled_dataset(
     Raises:
         InputError: an option that the data set does not take, or files that cannot be used.
     """
-    from attrib.datasets import COCO, VOC, Folder
+    from attrib.datasets import COCO, VOC, Folder, LabelledCUB
     from attrib.errors import InputError, UnknownNameError
 
     if name == "voc":
@@ -101,8 +101,12 @@ def labelled_dataset(
         if masks is not None:
             raise InputError("--masks is not for coco, whose masks are in its instances JSON")
         return COCO(root, split or "val2017", annotations=labels)
+    if name == "cub":
+        if labels is not None or masks is not None:
+            raise InputError("--labels and --masks are not for cub, which has its own labels")
+        return LabelledCUB(root, split or "train")  # type: ignore[arg-type]
     if name != "folder":
-        raise UnknownNameError("data set", name, ["voc", "coco", "folder"])
+        raise UnknownNameError("data set", name, ["voc", "coco", "cub", "folder"])
     if split is not None:
         raise InputError("--split is not for folder; --labels lists the pictures")
     return Folder(root, labels, classes=classes or None, masks=masks)

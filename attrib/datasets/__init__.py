@@ -2,7 +2,7 @@
 
 from attrib.datasets.coco import COCO
 from attrib.datasets.crops import random_crop
-from attrib.datasets.cub import CUB
+from attrib.datasets.cub import CUB, LabelledCUB
 from attrib.datasets.digits import MarkedDigits, digits, marked_digits
 from attrib.datasets.folder import Folder
 from attrib.datasets.labelled import IGNORE, LabelledDataset, LabelledSample
@@ -18,6 +18,7 @@ __all__ = [
     "BoxDataset",
     "BoxSample",
     "Folder",
+    "LabelledCUB",
     "LabelledDataset",
     "LabelledSample",
     "MarkedDigits",

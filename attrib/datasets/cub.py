@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
+from attrib.datasets.labelled import LabelledSample
 from attrib.datasets.samples import BoxSample
 from attrib.errors import InputError
 
-__all__ = ["CUB"]
+__all__ = ["CUB", "LabelledCUB"]
 
 Split = Literal["train", "test"]
 
@@ -71,3 +74,32 @@ class CUB:
             label=label,
             boxes=torch.tensor([[x, y, x + w, y + h]]),
         )
+
+
+class LabelledCUB:
+    """CUB as pictures with a class each, to train on; it has no masks.
+
+    Args:
+        root: As for `CUB`.
+        split: `"train"` or `"test"`.
+    """
+
+    def __init__(self, root: str | Path, split: Split = "train") -> None:
+        self._boxes = CUB(root, split)
+        self._root = Path(root) / "images"
+        self.name, self.labels = self._boxes.name, self._boxes.labels
+        self.category_ids = tuple(range(1, len(self.labels) + 1))
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    def __getitem__(self, index: int) -> LabelledSample:
+        sample = self._boxes[index]
+        path = Path(sample.id)
+        return LabelledSample(
+            id=path.with_suffix("").as_posix(), picture=self._root / path, labels=(sample.label,)
+        )
+
+    def mask(self, index: int) -> UInt8[Tensor, "H W"]:
+        """Raise, as there is none."""
+        raise InputError(f"{self.name} has boxes and no masks")

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from attrib.datasets.labelled import LabelledDataset
 from attrib.errors import InputError, UnknownNameError
+from attrib.files import replacing
 from attrib.images import read_image
 from attrib.metrics.segmentation import SWEEP, Ignored, SeedSweep, confusion, scores_of
-from attrib.report import Row, page, replacing
+from attrib.report import Row, page
 from attrib.seeds import FORMATS, SeedMaps, label_image, label_map, read_label_png
 
 __all__ = ["evaluate_seeds"]

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from attrib.errors import InputError, OutputError
+from attrib.files import replacing, writing
 from attrib.models.load import load_weights
-from attrib.report import replacing, writing
 
 __all__ = ["CHECKPOINT", "REPORT", "WEIGHTS", "finish", "resume", "save", "write_text"]
 

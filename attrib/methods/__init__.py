@@ -1,12 +1,16 @@
 """Methods: one idea each, registered by name."""
 
-from attrib.methods.base import METHODS, Method, resolve
+from attrib.methods.attention import AIB
+from attrib.methods.base import METHODS, Method, resolve, untrained
 from attrib.methods.cam import CAM, InfoCAM, InfoCAMPlus
 from attrib.methods.gradient import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
+from attrib.methods.iba import IBA, Statistics, estimate_statistics
 from attrib.methods.rib import RIB, Pool
 
 __all__ = [
+    "AIB",
     "CAM",
+    "IBA",
     "METHODS",
     "RIB",
     "GradCAM",
@@ -17,5 +21,8 @@ __all__ = [
     "LayerCAM",
     "Method",
     "Pool",
+    "Statistics",
+    "estimate_statistics",
     "resolve",
+    "untrained",
 ]

@@ -13,7 +13,7 @@ from attrib.models import SpatialClassifier
 from attrib.registry import Registry, check_fields, format_spec
 from attrib.types import Attribution, TargetRule, Targets
 
-__all__ = ["METHODS", "Method", "resolve"]
+__all__ = ["METHODS", "Method", "resolve", "untrained"]
 
 
 class Method(ABC):
@@ -30,6 +30,8 @@ class Method(ABC):
     unit: ClassVar[str] = "logits"
     needs_class_maps: ClassVar[bool] = True
     """False for methods that work on any differentiable model."""
+    needs_weights: ClassVar[bool] = False
+    """True for methods that explain with something trained, given as `weights`."""
     per_target: ClassVar[bool] = True
     """False for methods whose map of a class depends on the other classes explained with it."""
 
@@ -69,6 +71,11 @@ class Method(ABC):
 
 METHODS: Registry[Method] = Registry("method")
 """Every method by name."""
+
+
+def untrained() -> list[str]:
+    """List the methods that work on any model as they are."""
+    return [name for name in METHODS if not METHODS[name].needs_weights]
 
 
 def resolve(method: str | Method) -> Method:

@@ -1,15 +1,18 @@
 """Any timm, torchvision or custom module, as a `SpatialClassifier`; names to models."""
 
+from attrib.models.adl import ADL, insert_adl
 from attrib.models.classifier import Features, SpatialClassifier, Stage
 from attrib.models.gap import to_gap
 from attrib.models.load import fingerprint, load_model, load_weights, model_names
 from attrib.models.split import spec_of, split
 
 __all__ = [
+    "ADL",
     "Features",
     "SpatialClassifier",
     "Stage",
     "fingerprint",
+    "insert_adl",
     "load_model",
     "load_weights",
     "model_names",

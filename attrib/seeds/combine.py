@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from attrib.errors import InputError
-from attrib.report.files import reading, replacing
+from attrib.files import reading, replacing
 from attrib.seeds.formats import BOX_COLUMNS
 
 __all__ = ["combine"]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attrib.errors import InputError, MissingExtraError
-from attrib.report.files import reading, replacing
+from attrib.files import reading, replacing
 from attrib.seeds.label_png import label_image
 from attrib.seeds.maps import SeedMaps
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from attrib.errors import InputError
-from attrib.report.files import reading, replacing
+from attrib.files import reading, replacing
 
 __all__ = ["Journal", "claim", "labels_of"]
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from attrib.errors import InputError
-from attrib.report.files import reading
+from attrib.files import reading
 
 __all__ = ["label_image", "read_label_png"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import attrib
-from attrib.methods import METHODS, resolve
+from attrib.methods import resolve, untrained
 from attrib.models import split
 from attrib.registry import format_spec
 from attrib.types import Targets
@@ -14,7 +14,7 @@ SHORT = {
     "iba": "iba(steps=2, samples=2)",
     "rib": "rib(steps=2, scales=(1.0, 0.5), loss_scales=(1.0,))",
 }
-NAMES = [SHORT.get(name, name) for name in METHODS]
+NAMES = [SHORT.get(name, name) for name in untrained()]
 CLASS_MAPS = [name for name in NAMES if resolve(name).needs_class_maps]
 ANY_MODEL = [name for name in NAMES if name not in CLASS_MAPS]
 PER_TARGET = [name for name in NAMES if resolve(name).per_target]

@@ -1,0 +1,185 @@
+"""Training IB attention on top of a classifier that stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attrib import surgery
+from attrib.bottleneck.aib_attached import AttachedAIB
+from attrib.bottleneck.aib_loss import AIBObjective, aib_loss
+from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
+from attrib.errors import InputError
+from attrib.fit import checkpoint
+from attrib.fit.loading import ahead, batches, generator_of, labelled_samples
+from attrib.fit.loop import train as train_loop
+from attrib.images import preprocess, read_image
+from attrib.models import SpatialClassifier, fingerprint
+from attrib.registry import AtLeast, check_fields
+
+__all__ = ["FILE", "AttentionConfig", "fit_attention"]
+
+FILE = "attention.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """How attention is trained on top of a classifier.
+
+    Deviation from the paper, which trains all together by SGD: Adam, since only attention, encoder
+    and decoder are trained. The rate falls to nothing along a cosine's half.
+
+    Args:
+        epochs: Passes over the pictures.
+        batch_size: Pictures per step.
+        lr: First learning rate.
+        beta: Price of information, in the paper's units.
+        anchors: Of the quantiser; 0 for continuous attention.
+        latent: Length of the latent vector.
+        flip: Mirror every other picture.
+        seed: Of weights, order, mirroring and noise.
+        workers: Threads that read ahead; changes no result.
+    """
+
+    name: ClassVar[str] = "fit aib"
+    epochs: Annotated[int, AtLeast(1)] = 5
+    batch_size: Annotated[int, AtLeast(1)] = 16
+    lr: Annotated[float, AtLeast(0)] = 1e-3
+    beta: Annotated[float, AtLeast(0)] = 0.01
+    anchors: Annotated[int, AtLeast(0)] = 0
+    latent: Annotated[int, AtLeast(1)] = 256
+    flip: bool = True
+    seed: Annotated[int, AtLeast(0)] = 0
+    workers: Annotated[int, AtLeast(0)] = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def fit_attention(
+    classifier: SpatialClassifier,
+    train: LabelledDataset,
+    *,
+    out: str | Path,
+    config: AttentionConfig | None = None,
+    progress: bool | None = None,
+) -> dict[str, Any]:
+    """Train attention for a classifier, to be used as `aib(weights='OUT/attention.safetensors')`.
+
+    Goes on where an earlier run stopped, to the same weights.
+
+    Args:
+        classifier: Single-label; not changed.
+        train: Pictures with exactly one class each, which are the classifier's.
+        out: Folder of this run.
+        config: The constants.
+        progress: Show a bar; None for one on terminals only.
+
+    Returns:
+        The settings and, as `history`, the mean of every term per epoch and the share of training
+        pictures that are classified rightly through the bottleneck.
+
+    Raises:
+        InputError: pictures without exactly one class, other classes than the model's, or a folder
+            of another run.
+    """
+    out, config = Path(out), config or AttentionConfig()
+    if classifier.spec.multi_label:
+        raise InputError("attention is trained for classes that exclude each other")
+    samples = labelled_samples(train, exclusive=True)
+    if len(train.labels) > classifier.num_classes:
+        raise InputError(
+            f"{train.name} has {len(train.labels)} classes, {classifier.spec.name} "
+            f"{classifier.num_classes}; use a model trained on this data set"
+        )
+    attached = AttachedAIB(
+        classifier, latent=config.latent, anchors=config.anchors, seed=config.seed
+    )
+    settings = {
+        "schema": "attrib.fit-aib/1",
+        "model": classifier.spec.name,
+        "weights": fingerprint(classifier.model),
+        "dataset": train.name,
+        "digest": digest(samples),
+        "config": asdict(config),
+    }
+    optimizer = torch.optim.Adam(attached.aib.parameters(), lr=config.lr)
+    task = _Task(attached=attached, optimizer=optimizer, samples=samples, config=config)
+    report = train_loop(task, out, settings, progress=progress)
+    attached.save(out / FILE)
+    checkpoint.finish(out, report, attached.aib, {})
+    return report
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Task:
+    """See `attrib.fit.loop.Task`."""
+
+    attached: AttachedAIB
+    optimizer: torch.optim.Optimizer
+    samples: list[LabelledSample]
+    config: AttentionConfig
+
+    @property
+    def model(self) -> nn.Module:
+        return self.attached.aib
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    @property
+    def steps(self) -> int:
+        return max(1, len(self.samples) // self.config.batch_size)
+
+    @property
+    def seed(self) -> int:
+        return self.config.seed
+
+    def batches(self, epoch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        config, classifier = self.config, self.attached.classifier
+        generator = generator_of(config.seed, epoch)
+        order = batches(len(self.samples), config.batch_size, generator)
+        read = ahead(lambda i: read_image(self.samples[i].picture), order, config.workers)
+        with closing(read) as pictures:
+            for index, batch in zip(order, pictures, strict=True):
+                images, _ = preprocess(
+                    batch,
+                    classifier.spec,
+                    device=classifier.device,
+                    dtype=surgery.dtype_of(classifier.model),
+                )
+                mirrored = torch.rand(len(images), generator=generator) < 0.5
+                if config.flip:
+                    images[mirrored] = images[mirrored].flip(3)
+                labels = torch.tensor([self.samples[i].labels[0] for i in index])
+                yield images, labels.to(images.device)
+
+    def terms(self, batch: tuple[Tensor, Tensor]) -> dict[str, Float[Tensor, ""]]:
+        images, labels = batch
+        output = self.attached(images)
+        terms = aib_loss(output, labels, AIBObjective(beta=self.config.beta))
+        right = (output.logits.argmax(1) == labels).to(images.dtype).mean()
+        return {
+            "loss": terms.total,
+            "cross_entropy": terms.cross_entropy,
+            "kl": terms.kl,
+            "vq": terms.vq,
+            "commit": terms.commit,
+            "accuracy": right,
+        }
+
+    def schedule(self, step: int) -> None:
+        done = torch.tensor(step / (self.epochs * self.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * float(0.5 * (1 + torch.cos(torch.pi * done)))
+
+    def scores(self) -> dict[str, Any]:
+        return {}
