@@ -94,7 +94,7 @@ class AttachedAIB(nn.Module):
             "model": self.classifier.spec.name,
             "weights": fingerprint(self.classifier.model),
         }
-        metadata = {"format": "pt", HEADER: json.dumps(header)}
+        metadata = {HEADER: json.dumps(header)}  # one entry only: their order is random
         with writing(path.parent), replacing(path) as temporary:
             temporary.write_bytes(save(tensors, metadata=metadata))
 

@@ -1,0 +1,135 @@
+"""Attention trained on top of a classifier, and the method that explains with it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import attrib
+from attrib.cli import app
+from attrib.datasets import Folder, LabelledCUB, Scenes
+from attrib.datasets.scenes import CLASSES
+from attrib.errors import InputError, SpecError, WeightsError
+from attrib.fit import AttentionConfig, fit_attention
+from tests.models import Everything
+
+CONFIG = AttentionConfig(epochs=2, batch_size=4, latent=8, lr=1e-2)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    rows = ["path,label"]
+    scenes = Scenes(length=12, size=64, seed=4)
+    for i in range(len(scenes)):
+        pixels = scenes[i].image.permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(root / f"{i}.png")
+        rows.append(f"{i}.png,{CLASSES[scenes[i].label]}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def folder(root):
+    return Folder(root, root / "labels.csv", classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    before, out = Everything(classifier.model), tmp_path_factory.mktemp("attention")
+    report = fit_attention(classifier, folder(root), out=out, config=CONFIG, progress=False)
+    before.assert_same(classifier.model)
+    return out, report
+
+
+def test_what_is_trained_explains(trained, root):
+    out, report = trained
+    assert len(report["history"]) == 2
+    assert report["history"][1]["loss"] < report["history"][0]["loss"]
+    assert json.loads((out / "fit.json").read_text())["history"] == report["history"]
+    file = out / "attention.safetensors"
+    explainer = attrib.Explainer("demo", f"aib(weights={str(file)!r})")
+    images = torch.rand(2, 3, 96, 96)
+    before = Everything(explainer.classifier.model)
+    found = explainer(images, [[0, 3], [1]])
+    before.assert_same(explainer.classifier.model)
+    assert (found.unit, found.maps.shape[0]) == ("attention", 3)
+    assert 0 <= found.maps.min() < found.maps.max() <= 1
+    assert torch.equal(found.maps[0], found.maps[1])
+    e = attrib.explain("demo", root / "0.png", method=explainer.method)
+    assert e.heatmap.shape == (64, 64)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(trained, root, tmp_path, monkeypatch):
+    from attrib.fit import attention as module
+
+    whole, read, count = trained[0], module.read_image, 0
+
+    def interrupted(path):
+        nonlocal count
+        count += 1
+        if count > 16:
+            raise KeyboardInterrupt
+        return read(path)
+
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "read_image", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit_attention(classifier, folder(root), out=tmp_path, config=CONFIG)
+    assert (tmp_path / "checkpoint.pt").exists()
+    fit_attention(classifier, folder(root), out=tmp_path, config=CONFIG)
+    name = "attention.safetensors"
+    assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    other = AttentionConfig(epochs=2, batch_size=4, latent=8, lr=1e-2, beta=1)
+    with pytest.raises(InputError, match=r"beta is 0\.01 there, 1 here"):
+        fit_attention(classifier, folder(root), out=tmp_path, config=other)
+
+
+def test_mistakes(trained, root):
+    with pytest.raises(SpecError, match=r"aib\(weights='FILE'\)"):
+        attrib.Explainer("demo", "aib")
+    model = attrib.load_model("demo")
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    method = f"aib(weights={str(trained[0] / 'attention.safetensors')!r})"
+    explainer = attrib.Explainer(model, method)
+    with pytest.raises(WeightsError, match="was trained on 'demo'"):
+        explainer(torch.rand(1, 3, 96, 96))
+    classifier = attrib.split(attrib.load_model("demo"))
+    wide = Folder(root, root / "labels.csv", classes=(*CLASSES, "more"))
+    with pytest.raises(InputError, match="9 classes, demo 8"):
+        fit_attention(classifier, wide, out=root / "no")
+
+
+def test_the_command(root, tmp_path):
+    data = ["--dataset", "folder", "--root", str(root), "--labels", str(root / "labels.csv")]
+    options = ["--model", "demo", "--epochs", "1", "--batch-size", "4", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, ["fit", "aib", *data, *options])
+    assert done.exit_code == 0, done.output
+    assert "epoch   1   loss" in done.output
+    assert (tmp_path / "attention.safetensors").exists()
+
+
+def test_cub_as_pictures_with_classes(tmp_path):
+    lists = {
+        "images": "1 001.A/x.jpg\n2 002.B/y.jpg",
+        "classes": "1 001.A\n2 002.B",
+        "image_class_labels": "1 1\n2 2",
+        "bounding_boxes": "1 0 0 2 2\n2 0 0 2 2",
+        "train_test_split": "1 1\n2 1",
+    }
+    for name, text in lists.items():
+        (tmp_path / f"{name}.txt").write_text(text + "\n")
+    for path in ("001.A/x.jpg", "002.B/y.jpg"):
+        (tmp_path / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "images" / path)
+    data = LabelledCUB(tmp_path)
+    assert [data[i].id for i in range(len(data))] == ["001.A/x", "002.B/y"]
+    assert [data[i].labels for i in range(2)] == [(0,), (1,)]
+    assert data[1].picture.exists()
+    with pytest.raises(InputError, match="boxes and no masks"):
+        data.mask(0)
