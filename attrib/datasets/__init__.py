@@ -8,6 +8,7 @@ from attrib.datasets.folder import Folder
 from attrib.datasets.labelled import IGNORE, LabelledDataset, LabelledSample
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.datasets.scenes import Scene, Scenes, ScenesWithBoxes
+from attrib.datasets.synthetic import RegionPictures, anchors, digit_rectangles, small_digits
 from attrib.datasets.voc import VOC
 
 __all__ = [
@@ -22,10 +23,14 @@ __all__ = [
     "LabelledDataset",
     "LabelledSample",
     "MarkedDigits",
+    "RegionPictures",
     "Scene",
     "Scenes",
     "ScenesWithBoxes",
+    "anchors",
+    "digit_rectangles",
     "digits",
     "marked_digits",
     "random_crop",
+    "small_digits",
 ]

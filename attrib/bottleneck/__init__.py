@@ -1,0 +1,30 @@
+"""Bottlenecks trained with a classifier: what it is allowed to see has a price."""
+
+from attrib.bottleneck.mask_model import MaskModel, MaskNoise, MaskOptions
+from attrib.bottleneck.mask_nets import ARCHITECTURES, MaskArchitecture, any_size
+from attrib.bottleneck.mask_statistics import MaskStatistics, mask_statistics
+from attrib.bottleneck.mask_terms import MaskTerms
+from attrib.bottleneck.mask_training import (
+    BetaControl,
+    MaskStep,
+    mask_step,
+    train_mask_model,
+    warm_up_classifier,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "BetaControl",
+    "MaskArchitecture",
+    "MaskModel",
+    "MaskNoise",
+    "MaskOptions",
+    "MaskStatistics",
+    "MaskStep",
+    "MaskTerms",
+    "any_size",
+    "mask_statistics",
+    "mask_step",
+    "train_mask_model",
+    "warm_up_classifier",
+]
