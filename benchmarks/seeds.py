@@ -41,6 +41,7 @@ METHODS = {
     "cam, 3 scales": ("cam", (1.0, 0.5, 1.5)),
     "cam, 4 scales": ("cam", (1.0, 0.5, 1.5, 2.0)),
     "infocam+, 4 scales": ("infocam+", (1.0, 0.5, 1.5, 2.0)),
+    "infocam+, no regions": ("infocam+(region=1)", (1.0, 0.5, 1.5, 2.0)),
     "rib, gap": (f"rib({SMALL}, pooling='gap', others='sampled')", None),
     "rib, gndrp": (f"rib({SMALL}, others='sampled')", None),
     "rib, expected others": (f"rib({SMALL}, others='expected')", None),
