@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -208,6 +209,9 @@ def peak(device: str) -> float:
     """MiB."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # where rusage's figure is inherited from the process that started this one
+        return int(re.findall(r"VmHWM:\s+(\d+)", status.read_text())[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
