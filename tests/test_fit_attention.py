@@ -1,6 +1,9 @@
 """Attention trained on top of a classifier, and the method that explains with it."""
 
 import json
+import sys
+import types
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import attrib
 from attrib.cli import app
 from attrib.datasets import Folder, LabelledCUB, Scenes
 from attrib.datasets.scenes import CLASSES
-from attrib.errors import InputError, SpecError, WeightsError
+from attrib.errors import InputError, MissingExtraError, SpecError, WeightsError
 from attrib.fit import AttentionConfig, fit_attention
 from tests.models import Everything
 
@@ -103,6 +106,45 @@ def test_mistakes(trained, root):
     wide = Folder(root, root / "labels.csv", classes=(*CLASSES, "more"))
     with pytest.raises(InputError, match="9 classes, demo 8"):
         fit_attention(classifier, wide, out=root / "no")
+
+
+def test_lower_precision_trains_too(root, tmp_path):
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    config = AttentionConfig(epochs=1, batch_size=4, latent=8, bfloat16=True)
+    report = fit_attention(classifier, folder(root), out=tmp_path, config=config)
+    assert 0 < report["history"][0]["loss"] < 10
+
+
+def test_tensorboard_is_an_extra(root, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    with pytest.raises(MissingExtraError, match=r"attrib\[fit\]"):
+        fit_attention(classifier, folder(root), out=tmp_path, config=CONFIG, tensorboard=True)
+
+
+def test_tensorboard_gets_what_the_log_gets(root, tmp_path, monkeypatch):
+    class Board:
+        seen: ClassVar = []
+
+        def __init__(self, folder):
+            assert folder == str(tmp_path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def add_scalar(self, key, value, epoch):
+            self.seen.append((key, value, epoch))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Board
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    report = fit_attention(classifier, folder(root), out=tmp_path, config=CONFIG, tensorboard=True)
+    want = [(k, v, i) for i, entry in enumerate(report["history"]) for k, v in entry.items()]
+    assert want == Board.seen
 
 
 def test_the_command(root, tmp_path):

@@ -316,6 +316,19 @@ def test_a_full_disk_stops_the_job_and_a_rerun_goes_on(
     assert contents(tmp_path) == straight
 
 
+def test_options_that_make_no_sense(tmp_path):
+    for options, message in (
+        ({"formats": ()}, "at least one format"),
+        ({"formats": ("png",)}, "unknown seed format 'png'"),
+        ({"scales": (1.0, 0.0)}, "scales are positive"),
+        ({"alpha": -1.0}, "alpha is positive"),
+        ({"foreground": 0.1, "background": 0.2}, "foreground 0.1 is below background 0.2"),
+        ({"saliency": tmp_path / "none"}, "folder of masks"),
+    ):
+        with pytest.raises(attrib.AttribError, match=message):
+            SeedOptions(**options)
+
+
 def test_labels_that_are_not_the_models_are_refused(root, explainer, tmp_path):
     other = Folder(root, root / "labels.csv", classes=tuple(reversed(CLASSES)))
     with pytest.raises(InputError, match="class names differ"):

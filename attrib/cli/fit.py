@@ -22,6 +22,9 @@ from attrib.fit import AttentionConfig, FitConfig
 
 __all__ = ["app"]
 
+Bfloat16 = Annotated[bool, typer.Option(help="Compute the loss under bfloat16 autocast.")]
+TensorBoard = Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")]
+
 app = typer.Typer(help="Train models.", no_args_is_help=True)
 
 
@@ -74,6 +77,8 @@ def classifier(
     train_norm: Annotated[
         bool, typer.Option(help="Update the running statistics of batch norm.")
     ] = FitConfig.train_norm,
+    bfloat16: Bfloat16 = False,
+    tensorboard: TensorBoard = False,
     device: Device = None,
 ) -> None:
     """Train a classifier on pictures and their classes, as IRN and RIB train theirs."""
@@ -95,6 +100,7 @@ def classifier(
         loss=loss,  # type: ignore[arg-type]
         seed=seed,
         workers=workers,
+        bfloat16=bfloat16,
         train_norm=train_norm,
     )
     train, judged = labelled_dataset(dataset, root, split, labels), None
@@ -112,7 +118,13 @@ def classifier(
     )
     made.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     report = fit_classifier(
-        made, train, out=out, config=config, validation=judged, model_args=model_args
+        made,
+        train,
+        out=out,
+        config=config,
+        validation=judged,
+        model_args=model_args,
+        tensorboard=tensorboard,
     )
     _print(report)
     typer.echo(f"wrote {out}; use it as --model local-dir:{out}")
@@ -150,6 +162,8 @@ def aib(
     ] = AttentionConfig.workers,
     weights: Weights = None,
     num_classes: NumClasses = None,
+    bfloat16: Bfloat16 = False,
+    tensorboard: TensorBoard = False,
     device: Device = None,
 ) -> None:
     """Train IB attention on top of a classifier, which stays as it is."""
@@ -163,13 +177,14 @@ def aib(
         lr=lr,
         beta=beta,
         anchors=anchors,
+        bfloat16=bfloat16,
         seed=seed,
         workers=workers,
     )
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     split_model = attrib.split(loaded)
     data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
-    report = fit_attention(split_model, data, out=out, config=config)
+    report = fit_attention(split_model, data, out=out, config=config, tensorboard=tensorboard)
     for number, epoch in enumerate(report["history"], 1):
         terms = "   ".join(f"{key} {value:.4f}" for key, value in epoch.items())
         typer.echo(f"epoch {number:3}   {terms}")

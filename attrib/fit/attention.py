@@ -44,6 +44,7 @@ class AttentionConfig:
         anchors: Of the quantiser; 0 for continuous attention.
         latent: Length of the latent vector.
         flip: Mirror every other picture.
+        bfloat16: Compute the loss under autocast.
         seed: Of weights, order, mirroring and noise.
         workers: Threads that read ahead; changes no result.
     """
@@ -56,6 +57,7 @@ class AttentionConfig:
     anchors: Annotated[int, AtLeast(0)] = 0
     latent: Annotated[int, AtLeast(1)] = 256
     flip: bool = True
+    bfloat16: bool = False
     seed: Annotated[int, AtLeast(0)] = 0
     workers: Annotated[int, AtLeast(0)] = 0
 
@@ -69,6 +71,7 @@ def fit_attention(
     *,
     out: str | Path,
     config: AttentionConfig | None = None,
+    tensorboard: bool = False,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Train attention for a classifier, to be used as `aib(weights='OUT/attention.safetensors')`.
@@ -80,6 +83,7 @@ def fit_attention(
         train: Pictures with exactly one class each, which are the classifier's.
         out: Folder of this run.
         config: The constants.
+        tensorboard: Write the log for TensorBoard too.
         progress: Show a bar; None for one on terminals only.
 
     Returns:
@@ -112,7 +116,9 @@ def fit_attention(
     }
     optimizer = torch.optim.Adam(attached.aib.parameters(), lr=config.lr)
     task = _Task(attached=attached, optimizer=optimizer, samples=samples, config=config)
-    report = train_loop(task, out, settings, progress=progress)
+    report = train_loop(
+        task, out, settings, bfloat16=config.bfloat16, tensorboard=tensorboard, progress=progress
+    )
     attached.save(out / FILE)
     checkpoint.finish(out, report, attached.aib, {})
     return report

@@ -37,6 +37,7 @@ def fit_classifier(
     config: FitConfig | None = None,
     validation: LabelledDataset | None = None,
     model_args: Mapping[str, Any] | None = None,
+    tensorboard: bool = False,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Train a timm model on pictures and their classes, in place.
@@ -61,6 +62,7 @@ def fit_classifier(
         validation: Scored after each epoch; has the classes of `train`.
         model_args: What `timm.create_model` was given beside name and number of classes, such as
             `{"output_stride": 16}`.
+        tensorboard: Write the log for TensorBoard too.
         progress: Show a bar; None for one on terminals only.
 
     Returns:
@@ -99,7 +101,15 @@ def fit_classifier(
         "validation": validation.name if validation else None,
         "config": asdict(config),
     }
-    report = train_loop(task, out, settings, train_norm=config.train_norm, progress=progress)
+    report = train_loop(
+        task,
+        out,
+        settings,
+        train_norm=config.train_norm,
+        bfloat16=config.bfloat16,
+        tensorboard=tensorboard,
+        progress=progress,
+    )
     if (out / checkpoint.CHECKPOINT).exists():
         checkpoint.write_text(out / CONFIG, json.dumps(description, indent=2) + "\n")
     checkpoint.finish(out, report, model, {})

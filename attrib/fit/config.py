@@ -37,6 +37,7 @@ class FitConfig:
         seed: Of order, crops and dropout.
         workers: Threads that read pictures ahead; with 0 they are read between the steps. Changes
             no result.
+        bfloat16: Compute the loss under autocast.
         train_norm: Normalise by each batch and update the running statistics; else these stay as
             they are, and scale and offset are trained alone.
 
@@ -58,6 +59,7 @@ class FitConfig:
     loss: Literal["soft-margin", "cross-entropy"] = "soft-margin"
     seed: Annotated[int, AtLeast(0)] = 0
     workers: Annotated[int, AtLeast(0)] = 0
+    bfloat16: bool = False
     train_norm: bool = False
 
     def __post_init__(self) -> None:
