@@ -27,7 +27,9 @@ def folder(tmp_path, monkeypatch):
     scenes = Scenes(length=2, size=128, seed=5)
     for i, name in enumerate(["bird.jpg", "other.jpg"]):
         Image.fromarray(scenes[i].image.permute(1, 2, 0).numpy()).save(tmp_path / name)
-    runpy.run_path(str(ROOT / "examples" / "seeds.py"))["render"](tmp_path / "scenes", 4)
+    runpy.run_path(str(ROOT / "examples" / "seeds.py"))["render"](
+        tmp_path / "out" / "seeds" / "scenes", 4
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
