@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -183,9 +184,9 @@ class _Task:
         }
 
     def schedule(self, step: int) -> None:
-        done = torch.tensor(step / (self.epochs * self.steps))
+        left = 0.5 * (1 + math.cos(math.pi * step / (self.epochs * self.steps)))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * float(0.5 * (1 + torch.cos(torch.pi * done)))
+            group["lr"] = self.config.lr * left
 
     def scores(self) -> dict[str, Any]:
         return {}

@@ -16,9 +16,9 @@ class FitConfig:
     """How a classifier is trained: the published recipe for seeds, every constant an option.
 
     IRN's training of its ResNet-50 (Ahn et al., 2019), whose optimiser puts the weight decay in the
-    momentum's place and so runs with next to none: `lr=0.1` goes with that. With `momentum=0.9`,
-    for small networks, and for the cross-entropy, whose gradient is larger by the number of
-    classes, take a rate of 0.01 or less.
+    momentum's place and so runs with next to none: `lr=0.1` goes with that. With `momentum=0.9`
+    and for the cross-entropy, whose gradient is larger by the number of classes, take a rate of
+    0.01 or less.
 
     Args:
         epochs: Passes over the pictures.
