@@ -1,28 +1,32 @@
 """Seed mIoU and seconds per picture of each method, with and without refinement.
 
 `python benchmarks/seeds.py --dataset voc --root VOCdevkit --model local-dir:FOLDER` prints a row
-per method as it is done; `--json FILE` adds each row to a file as soon as it is known, and leaves
-out rows that stand in it already. Nothing is written but that. Seconds are of the median picture:
-from the decoded picture to maps at its size, and for the refinement alone.
+per method as it is done; `--json FILE` adds each row to a file. What is counted of each picture is
+kept in `--work FOLDER`, so that a run that is stopped goes on, and one over every fourth picture is
+part of one over all. Seconds are of the median picture: from the decoded picture to maps at its
+size, and for the refinement alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 import attrib
 from attrib.cli.memory import keep_freed_memory
 from attrib.cli.options import labelled_dataset
 from attrib.datasets import LabelledDataset
-from attrib.files import replacing
+from attrib.files import replacing, writing
 from attrib.images import read_image
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB
@@ -60,6 +64,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--work", type=Path, help="keep what is counted of each picture here")
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(options.threads)
@@ -69,11 +74,11 @@ def main() -> None:
     print(f"{'method':24}{'mIoU':>7}{'at':>6}{'s':>8}{'PAMR':>9}{'at':>6}{'s':>8}")
     for name in options.methods.split(";"):
         key = f"{name}, lr {options.lr:g}" if name.startswith("rib") else name
-        row = recorded(options.json, key, len(indices))
-        if row is None:
-            spec, scales = METHODS[name]
-            row = measure(options.model, spec.format(lr=options.lr), scales, data, indices)
-            record(options.json, key, row)
+        spec, scales = METHODS[name]
+        spec = spec.format(lr=options.lr)
+        work = None if options.work is None else options.work / re.sub(r"\W+", "-", key)
+        row = measure(options.model, spec, scales, data, indices, work)
+        record(options.json, key, row)
         print(
             f"{key:24}{row['miou']:7.2f}{row['at']:6.2f}{row['seconds']:8.2f}"
             f"{row['pamr_miou']:9.2f}{row['pamr_at']:6.2f}{row['pamr_seconds']:8.2f}",
@@ -82,40 +87,33 @@ def main() -> None:
 
 
 def measure(
-    model: str, spec: str, scales: tuple[float, ...] | None, data: LabelledDataset, indices: range
+    model: str,
+    spec: str,
+    scales: tuple[float, ...] | None,
+    data: LabelledDataset,
+    indices: range,
+    work: Path | None = None,
 ) -> dict[str, Any]:
     """Make and score the seeds of some pictures; the background value is the best for them."""
-    loaded = attrib.load_model(model).to(memory_format=torch.channels_last)
-    explainer = attrib.Explainer(loaded, spec)
-    method = explainer.method
-    started = time.perf_counter()
-    if isinstance(method, RIB) and isinstance(method.others, str):
-        expected = method.others == "expected"
-        pool = pool_of(data, explainer.classifier, method, expected=expected)
-        method = replace(method, others=pool)
-    maker = SeedMaker(explainer.classifier, method, SeedOptions(scales=scales))
-    setup = time.perf_counter() - started
+    maker = functools.cache(lambda: maker_of(model, spec, scales, data))  # only if one is to do
     plain, refined = (SeedSweep(len(data.labels), SWEEP) for _ in range(2))
     seconds, refining = [], []
     for index in indices:
-        sample, truth = data[index], data.mask(index)
-        read = maker.read(sample)
-        started = time.perf_counter()
-        maps = maker(sample, *read).maps
-        seconds.append(time.perf_counter() - started)
-        plain.update(maps.high_res, maps.keys, truth)
-        started = time.perf_counter()
-        image = read_image(sample.picture).pixels[None].float()
-        better = pamr(image, maps.high_res[None])[0]
-        refining.append(time.perf_counter() - started)
-        refined.update(better, maps.keys, truth)
+        counted = None if work is None else kept(work / f"{index}.npz")
+        if counted is None:
+            counted = count(maker(), data, index)
+            if work is not None:
+                keep(work / f"{index}.npz", counted)
+        plain.add(torch.from_numpy(counted["plain"]))
+        refined.add(torch.from_numpy(counted["refined"]))
+        seconds.append(float(counted["seconds"]))
+        refining.append(float(counted["refining"]))
     first, second = plain.best(), refined.best()
     return {
         "spec": spec,
         "scales": scales,
         "pictures": len(indices),
         "threads": torch.get_num_threads(),
-        "setup_seconds": setup,
         "miou": first.miou,
         "at": first.threshold,
         "seconds": median(seconds),
@@ -126,10 +124,51 @@ def measure(
     }
 
 
-def recorded(path: Path | None, key: str, pictures: int) -> dict[str, Any] | None:
-    rows = json.loads(path.read_text()) if path is not None and path.exists() else {}
-    row: dict[str, Any] | None = rows.get(f"{key}, {pictures} pictures")
-    return row
+def maker_of(
+    model: str, spec: str, scales: tuple[float, ...] | None, data: LabelledDataset
+) -> SeedMaker:
+    loaded = attrib.load_model(model).to(memory_format=torch.channels_last)
+    explainer = attrib.Explainer(loaded, spec)
+    method = explainer.method
+    if isinstance(method, RIB) and isinstance(method.others, str):
+        expected = method.others == "expected"
+        pool = pool_of(data, explainer.classifier, method, expected=expected)
+        method = replace(method, others=pool)
+    return SeedMaker(explainer.classifier, method, SeedOptions(scales=scales))
+
+
+def count(maker: SeedMaker, data: LabelledDataset, index: int) -> dict[str, np.ndarray]:
+    """Make one picture's seeds; return its counts of both sweeps, and seconds."""
+    sample, truth = data[index], data.mask(index)
+    read = maker.read(sample)
+    plain, refined = (SeedSweep(len(data.labels), SWEEP) for _ in range(2))
+    started = time.perf_counter()
+    maps = maker(sample, *read).maps
+    seconds = time.perf_counter() - started
+    plain.update(maps.high_res, maps.keys, truth)
+    started = time.perf_counter()
+    image = read_image(sample.picture).pixels[None].float()
+    better = pamr(image, maps.high_res[None])[0]
+    refining = time.perf_counter() - started
+    refined.update(better, maps.keys, truth)
+    return {
+        "plain": plain.counts.numpy(),
+        "refined": refined.counts.numpy(),
+        "seconds": np.array(seconds),
+        "refining": np.array(refining),
+    }
+
+
+def kept(path: Path) -> dict[str, np.ndarray] | None:
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        return dict(file)
+
+
+def keep(path: Path, counted: dict[str, np.ndarray]) -> None:
+    with writing(path.parent), replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **counted)
 
 
 def record(path: Path | None, key: str, row: dict[str, Any]) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from attrib.errors import InputError
+from attrib.metrics.segmentation import SeedSweep
+
 ROOT = Path(__file__).parents[1]
 RIB = ("--model", "resnet10t", "--size", "48", "--crop", "32", "--steps", "2", "--others", "3",
        "--rounds", "1", "--threads", "1", "--device", "cpu")  # fmt: skip
@@ -46,12 +49,30 @@ def test_table_of_seeds(tmp_path):
         masks=tmp_path / "data" / "masks",
         classes=benchmark["attrib"].load_model("demo").attrib_spec.labels,
     )
-    row = benchmark["measure"]("demo", "cam", (1.0,), data, range(0, 8, 4))
+    row = benchmark["measure"]("demo", "cam", (1.0,), data, range(0, 8, 4), tmp_path / "work")
     assert row["pictures"] == 2
     assert 0 < row["miou"] < 100
     assert 0 < row["pamr_miou"] < 100
+    assert [path.name for path in sorted((tmp_path / "work").iterdir())] == ["0.npz", "4.npz"]
+    again = benchmark["measure"](
+        "no such model", "cam", None, data, range(0, 8, 4), tmp_path / "work"
+    )
+    same = ("pictures", "miou", "at", "seconds", "pamr_miou", "pamr_at", "pamr_seconds")
+    assert [again[key] for key in same] == [row[key] for key in same]
     path = tmp_path / "rows.json"
-    assert benchmark["recorded"](path, "cam", 2) is None
-    benchmark["record"](path, "cam", row)
-    assert benchmark["recorded"](path, "cam", 2) == json.loads(json.dumps(row))
-    assert benchmark["recorded"](path, "cam", 3) is None
+    for _ in range(2):
+        benchmark["record"](path, "cam", row)
+    assert json.loads(path.read_text()) == {"cam, 2 pictures": json.loads(json.dumps(row))}
+
+
+def test_counts_of_two_sweeps_add_up():
+    first, second, both = (SeedSweep(2, (0.2, 0.6)) for _ in range(3))
+    for sweep in (first, second):
+        maps, truth = torch.rand(2, 4, 4), torch.randint(0, 3, (4, 4))
+        for counting in (sweep, both):
+            counting.update(maps, torch.tensor([0, 1]), truth)
+    first.add(second.counts)
+    assert torch.equal(first.counts, both.counts)
+    assert first.pictures == both.pictures == 2
+    with pytest.raises(InputError, match="counts are"):
+        first.add(torch.zeros(2, 2, 2, dtype=torch.long))

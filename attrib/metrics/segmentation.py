@@ -174,9 +174,23 @@ class SeedSweep:
         else:
             label = level = torch.zeros_like(there)
         code = (there * c + label) * bins + level
-        counts = torch.bincount(code, minlength=c * c * bins).view(c, c, bins)
-        self._counts += counts.to(self._counts.device)
-        self.pictures += 1
+        self.add(torch.bincount(code, minlength=c * c * bins).view(c, c, bins))
+
+    @property
+    def counts(self) -> Int[Tensor, "c c _bins"]:
+        """Pixels by true class, class of the highest map, and its value's place in the sweep."""
+        return self._counts.clone()
+
+    def add(self, counts: Int[Tensor, "c c _bins"], pictures: int = 1) -> None:
+        """Add what another sweep over the same background values counted.
+
+        Raises:
+            InputError: the other sweep has more or fewer classes or background values.
+        """
+        if counts.shape != self._counts.shape:
+            raise InputError(f"counts are {tuple(counts.shape)}, not {tuple(self._counts.shape)}")
+        self._counts += counts.to(self._counts)
+        self.pictures += pictures
 
     def at(self, index: int) -> SeedScores:
         """Score the background value of that index."""
