@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -294,7 +294,7 @@ def _half_areas(basins: _Basins, slots: Tensor, root: Tensor, cuts: int) -> Int[
     return torch.zeros_like(above).scatter_add_(0, root, above)
 
 
-def _squares(x: Int[Tensor, "n H W"]) -> list[Int[Tensor, "n h w"]]:
+def _squares(x: Shaped[Tensor, "n H W"]) -> list[Shaped[Tensor, "n h w"]]:
     """Return the upper left, upper right, lower left and lower right pixels of all 2x2 squares."""
     return [x[:, :-1, :-1], x[:, :-1, 1:], x[:, 1:, :-1], x[:, 1:, 1:]]
 

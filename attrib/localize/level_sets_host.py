@@ -35,7 +35,7 @@ def all_boxes(levels: Ints, cuts: Ints, tie: Floats) -> tuple[Ints, Ints]:
     cut, boxes = _components(basins, levels, cuts)
     below, below_tie = _inverted(levels, tie)
     holes = _ascend(below, below_tie, diagonal=False)
-    cut_h, boxes_h = _components(holes, below, TOP - 1 - cuts[::-1], outside=holes.of[0, 0])
+    cut_h, boxes_h = _components(holes, below, TOP - 1 - cuts[::-1], outside=int(holes.of[0, 0]))
     around = boxes_h + np.array([-2, -2, 0, 0])  # out of the frame, and around the hole
     return np.concatenate([cut, len(cuts) - 1 - cut_h]), np.concatenate([boxes, around])
 

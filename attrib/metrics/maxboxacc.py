@@ -106,7 +106,7 @@ def best_ious(
     return torch.where(best < 0, nothing[:, None], best).gather(1, cut_of)
 
 
-def closed_iou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+def closed_iou(a: Float[Tensor, "*#n 4"], b: Float[Tensor, "*#n 4"]) -> Float[Tensor, "*_n"]:
     """Intersection over union of boxes whose corners are the first and the last pixel."""
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
     intersection = (high - low + 1).clamp(min=0).prod(-1)

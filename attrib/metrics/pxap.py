@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from attrib.errors import InputError
@@ -20,7 +20,7 @@ IGNORED = 255
 
 
 def pixel_counts(
-    scores: Float[Tensor, "n H W"], masks: Int[Tensor, "n H W"], thresholds: Float[Tensor, " t"]
+    scores: Float[Tensor, "n H W"], masks: Integer[Tensor, "n H W"], thresholds: Float[Tensor, " t"]
 ) -> Int[Tensor, "2 bins"]:
     """Count the values of background (row 0) and object pixels (row 1) between thresholds.
 
