@@ -90,8 +90,12 @@ def test_evaluate_wsol(tmp_path):
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     found = json.loads(file.read_text())
-    assert {"gt_known_loc", "top1_loc", "top1_acc", "threshold"} <= set(found)
-    assert (found["schema"], found["images"], found["method"]) == ("attrib.wsol/1", 5, "cam")
+    assert {"gt_known_loc", "top1_loc", "threshold"} <= set(found["protocols"]["infocam"])
+    assert (found["schema"], found["images"], found["method"]) == ("attrib.wsol/2", 5, "cam")
+    for name in found["protocols"]:
+        assert f"\n{name} " in done.output
+    assert "oracle thresholds" in done.output
+    assert "GT-known" in done.output
 
 
 def test_version():
@@ -106,6 +110,7 @@ def test_version():
         (("explain", "x", "--model", "demo", "--format", "gif"), "takes png, json and npz"),
         (("evaluate", "wsol", "--dataset", "cbu", "--model", "demo"), "did you mean 'cub'"),
         (("evaluate", "wsol", "--dataset", "cub", "--model", "demo"), "needs --root FOLDER"),
+        (("evaluate", "wsol", "--dataset", "scenes"), "give --model, to make maps, or --maps"),
     ],
 )
 def test_mistakes_are_one_line_and_status_two(arguments, message):

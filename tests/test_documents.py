@@ -18,7 +18,7 @@ import attrib
 from attrib.datasets.scenes import Scenes
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/models.md", "docs/seeds.md", "docs/bottlenecks.md"]
+PAGES = ["README.md", "docs/models.md", "docs/seeds.md", "docs/bottlenecks.md", "docs/wsol.md"]
 EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem != "train_demo"]
 
 

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from attrib.cli.options import (
-    BatchSize,
-    DatasetName,
-    Device,
-    FitOption,
-    Labels,
-    Masks,
-    MethodSpec,
-    ModelName,
-    NumClasses,
-    Root,
-    Split,
-    Weights,
-)
+from attrib.cli import evaluate_wsol
+from attrib.cli.options import DatasetName, JsonFile, Labels, Masks, Root, Split, write_json
 
 __all__ = ["app"]
-
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write this file.")]
 
 app = typer.Typer(help="Score methods against ground truth.", no_args_is_help=True)
 
@@ -35,50 +20,7 @@ def _group() -> None:
     pass
 
 
-@app.command()
-def wsol(
-    dataset: Annotated[str, typer.Option(help="cub or scenes.")],
-    model: ModelName,
-    method: MethodSpec = "infocam+",
-    root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
-    split: Annotated[str, typer.Option(help="Part of the data set.")] = "test",
-    protocol: Annotated[str, typer.Option(help="How boxes are made and scored: infocam.")] = (
-        "infocam"
-    ),
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Fraction of the range.")] = 0.2,
-    resize: Annotated[str, typer.Option(help="bilinear or bicubic, from map to input.")] = (
-        "bilinear"
-    ),
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
-    json_file: JsonFile = None,
-    fit: FitOption = None,
-    weights: Weights = None,
-    num_classes: NumClasses = None,
-    device: Device = None,
-    batch_size: BatchSize = 16,
-) -> None:
-    """Weakly supervised localisation: boxes of the true class's map against the true boxes."""
-    import attrib
-    from attrib.errors import UnknownNameError
-    from attrib.evaluate import evaluate_wsol
-    from attrib.metrics import InfoCAMProtocol
-
-    if protocol != "infocam":
-        raise UnknownNameError("protocol", protocol, ["infocam"])
-    data = _dataset(dataset, root, split)
-    loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
-    explainer = attrib.Explainer(loaded, method, fit=fit)  # type: ignore[arg-type]
-    result = evaluate_wsol(
-        explainer,
-        data,
-        InfoCAMProtocol(threshold=threshold, resize=resize),  # type: ignore[arg-type]
-        batch_size=batch_size,
-        limit=limit,
-        progress=None,
-    )
-    for key, value in result.items():
-        typer.echo(f"{key:18}{value:.4f}" if isinstance(value, float) else f"{key:18}{value}")
-    _write(result, json_file)
+app.command("wsol")(evaluate_wsol.run)
 
 
 @app.command()
@@ -134,7 +76,7 @@ def seeds(
         progress=None,
     )
     _print_seeds(result)
-    _write(result, json_file)
+    write_json(result, json_file)
     if html is not None:
         typer.echo(f"wrote {html}")
 
@@ -171,24 +113,3 @@ def _range(text: str) -> tuple[float, ...]:
     if not 1 <= count <= 10_000:
         raise InputError(f"--sweep takes first,last,step such as 0.05,0.70,0.01, got {text!r}")
     return tuple(round(first + i * step, 10) for i in range(count))
-
-
-def _write(result: dict[str, Any], path: Path | None) -> None:
-    from attrib.files import replacing
-
-    if path is not None:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-def _dataset(name: str, root: Path | None, split: str) -> Any:
-    from attrib.datasets import CUB, ScenesWithBoxes
-    from attrib.errors import InputError, UnknownNameError
-
-    if name == "scenes":
-        return ScenesWithBoxes()
-    if name != "cub":
-        raise UnknownNameError("data set", name, ["cub", "scenes"])
-    if root is None:
-        raise InputError("--dataset cub needs --root FOLDER, the folder CUB_200_2011")
-    return CUB(root, split)  # type: ignore[arg-type]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +16,7 @@ __all__ = [
     "DatasetName",
     "Device",
     "FitOption",
+    "JsonFile",
     "Labels",
     "Masks",
     "MethodSpec",
@@ -24,6 +26,7 @@ __all__ = [
     "Split",
     "Weights",
     "labelled_dataset",
+    "write_json",
 ]
 
 DatasetName = Annotated[str, typer.Option("--dataset", help="voc, coco, cub or folder.")]
@@ -69,6 +72,17 @@ FitOption = Annotated[
         "--fit", help="crop, squash or pad pictures to the model's size; as the model says if left."
     ),
 ]
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write this file.")]
+
+
+def write_json(result: dict[str, Any], path: Path | None) -> None:
+    """Write an answer to a file, if one was named."""
+    from attrib.files import replacing
+
+    if path is not None:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def labelled_dataset(

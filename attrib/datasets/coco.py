@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -86,6 +86,18 @@ class COCO:
         """Return COCO's own number of a picture."""
         return self._images[index].number
 
+    def boxes(self, index: int) -> dict[int, Float[Tensor, "m 4"]]:
+        """Return the boxes of each class, half-open; crowds are left out.
+
+        Raises:
+            InputError: an annotation has no box.
+        """
+        image, found = self._images[index], dict[int, list[list[float]]]()
+        for item in self._objects[image.number]:
+            if not item.crowd:
+                found.setdefault(item.label, []).append(_corners(item.box, image.id))
+        return {label: torch.tensor(boxes) for label, boxes in sorted(found.items())}
+
     def mask(self, index: int) -> UInt8[Tensor, "H W"]:
         """Paint the true mask: 0 background, 1 to C classes (index + 1), 255 crowds.
 
@@ -124,6 +136,7 @@ class _Image(NamedTuple):
 class _Object(NamedTuple):
     label: int
     crowd: bool
+    box: Any  # x, y, width, height
     outline: Any  # polygons, or a dict with run lengths; COCO's own
 
 
@@ -139,9 +152,18 @@ def _objects(
     index = {number: i for i, number in enumerate(category_ids)}
     found: dict[int, list[_Object]] = {image.number: [] for image in images}
     for a in annotations:
-        item = _Object(index[a["category_id"]], bool(a.get("iscrowd")), a.get("segmentation"))
+        label, crowd = index[a["category_id"]], bool(a.get("iscrowd"))
+        item = _Object(label, crowd, a.get("bbox"), a.get("segmentation"))
         found[a["image_id"]].append(item)
     return found
+
+
+def _corners(box: Any, picture: str) -> list[float]:
+    try:
+        x, y, width, height = (float(value) for value in box)
+    except (TypeError, ValueError):
+        raise InputError(f"a box in {picture} is 4 numbers in COCO's files, got {box!r}") from None
+    return [x, y, x + width, y + height]
 
 
 def _cover(outline: Any, size: tuple[int, int], picture: str) -> NDArray[np.bool_]:

@@ -31,6 +31,7 @@ __all__ = [
     "read_label_vectors",
     "read_labels",
     "read_mask",
+    "read_table",
     "read_text",
     "refuse_repeats",
 ]
@@ -114,12 +115,6 @@ def _read_csv(path: Path, columns: Sequence[str], separator: str) -> dict[str, l
             f"{path} needs a header with {' or '.join(columns)}, and with either label or labels; "
             f"its first line is {','.join(header)!r}"
         )
-    for line in lines:
-        if len(line) != len(header):
-            raise InputError(
-                f"{path}: {','.join(line)!r} has {len(line)} cells under a header of "
-                f"{len(header)}; quote cells that hold a comma"
-            )
     refuse_repeats((line[named[0]] for line in lines), path)
     return {
         line[named[0]]: [label for label in re.split(separator, line[labelled[0]]) if label]
@@ -127,8 +122,30 @@ def _read_csv(path: Path, columns: Sequence[str], separator: str) -> dict[str, l
     }
 
 
+def read_table(path: Path, columns: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Read some columns of a CSV file with a header.
+
+    Args:
+        path: The file.
+        columns: Per column wanted, the names it may have; the first that occurs is meant.
+
+    Raises:
+        InputError: a column is missing, or the file cannot be read or is damaged.
+    """
+    header, *lines = _csv_lines(path)
+    places = []
+    for names in columns:
+        found = [header.index(name) for name in names if name in header]
+        if not found:
+            raise InputError(
+                f"{path} has no column {' or '.join(names)}; its first line is {','.join(header)!r}"
+            )
+        places.append(found[0])
+    return [[line[place] for place in places] for line in lines]
+
+
 def _csv_lines(path: Path) -> list[list[str]]:
-    """Read the cells, stripped, of all lines that are not blank; one line at least."""
+    """Read the stripped cells of all lines that are not blank: one or more, all of one length."""
     stream = io.StringIO(read_text(path), newline="")
     try:
         lines = [[cell.strip() for cell in line] for line in csv.reader(stream, strict=True)]
@@ -137,6 +154,12 @@ def _csv_lines(path: Path) -> list[list[str]]:
     lines = [line for line in lines if any(line)]
     if not lines:
         raise InputError(f"{path} is empty; a label file starts with a header")
+    for line in lines:
+        if len(line) != len(lines[0]):
+            raise InputError(
+                f"{path}: {','.join(line)!r} has {len(line)} cells under a header of "
+                f"{len(lines[0])}; quote cells that hold a comma"
+            )
     return lines
 
 

@@ -1,11 +1,11 @@
-"""What every data set with boxes gives: a picture, its class, its objects."""
+"""What every data set with located objects gives: a picture, its class, its objects."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from attrib.images import PictureLike
@@ -15,19 +15,21 @@ __all__ = ["BoxDataset", "BoxSample"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoxSample:
-    """One picture with its class and the boxes of its objects.
+    """One picture with one of its classes and where the objects of that class are.
 
     Args:
         id: Unique in the data set.
         picture: Anything `attrib.read_image` takes.
         label: Class index.
-        boxes: Half-open `x0 y0 x1 y1`, source pixels.
+        boxes: Half-open `x0 y0 x1 y1`, source pixels; empty if only a mask is known.
+        mask: 0 background, 1 object, 255 ignored; covers the picture, at any resolution.
     """
 
     id: str
     picture: PictureLike
     label: int
     boxes: Float[Tensor, "m 4"]
+    mask: UInt8[Tensor, "_H _W"] | None = None
 
 
 @runtime_checkable

@@ -527,12 +527,13 @@ class ScenesWithBoxes:
 
     Args:
         scenes: What to render.
+        name: For reports.
     """
 
-    name = "scenes"
     labels = CLASSES
 
-    def __init__(self, scenes: Scenes | None = None) -> None:
+    def __init__(self, scenes: Scenes | None = None, *, name: str = "scenes") -> None:
+        self.name = name
         self._scenes = Scenes(length=200, size=192, seed=1) if scenes is None else scenes
 
     def __len__(self) -> int:
@@ -541,4 +542,10 @@ class ScenesWithBoxes:
     def __getitem__(self, index: int) -> BoxSample:
         scene = self._scenes[index]
         box = torch.tensor([scene.box], dtype=torch.float32)
-        return BoxSample(id=str(index), picture=scene.image, label=scene.label, boxes=box)
+        return BoxSample(
+            id=str(index),
+            picture=scene.image,
+            label=scene.label,
+            boxes=box,
+            mask=scene.mask.to(torch.uint8),
+        )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
-from xml.etree import ElementTree
 
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from attrib.datasets.annotation_xml import object_names, read_annotation
 from attrib.datasets.label_files import (
     Label,
     class_indices,
@@ -96,6 +97,7 @@ class VOC:
         allow_pickle: bool = False,
     ) -> None:
         root = _year_folder(Path(root))
+        self._root = root
         path = _list_file(root, split)
         if masks is not None and not Path(masks).is_dir():
             raise InputError(f"masks is a folder of ID.png, got {masks}, which is none")
@@ -128,6 +130,19 @@ class VOC:
 
     def __getitem__(self, index: int) -> LabelledSample:
         return self._samples[index]
+
+    def boxes(self, index: int) -> dict[int, Float[Tensor, "m 4"]]:
+        """Read the boxes of each class, half-open, from `Annotations/ID.xml`, difficult ones too.
+
+        Raises:
+            InputError: the annotation is missing or damaged.
+        """
+        path = self._root / "Annotations" / f"{self._samples[index].id}.xml"
+        _annotated(path)
+        found: dict[int, list[list[float]]] = {}
+        for name, (x0, y0, x1, y1) in read_annotation(path):  # counted from 1, ends included
+            found.setdefault(CLASSES.index(name), []).append([x0 - 1, y0 - 1, x1, y1])
+        return {label: torch.tensor(boxes) for label, boxes in found.items()}
 
     def mask(self, index: int) -> UInt8[Tensor, "H W"]:
         """Return the true mask: 0 background, 1 to 20 classes, 255 edges and hard objects.
@@ -193,16 +208,7 @@ def _from_file(path: Path, ids: list[str], allow_pickle: bool) -> dict[str, list
 
 
 def _annotated(path: Path) -> list[Label]:
-    text = read_text(path)
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities can be made to expand without end
-        raise InputError(f"{path} declares a document type; VOC's annotations have none, remove it")
-    try:
-        annotation = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise InputError(f"{path} is damaged: {error}") from None
-    if annotation.tag != "annotation":
-        raise InputError(f"{path} holds <{annotation.tag}>; expected VOC's <annotation>")
-    names = [item.findtext("name", "").strip() for item in annotation.findall("object")]
+    names = object_names(path)
     for name in names:
         if name not in CLASSES:
             raise InputError(f"{path}: object {name!r} is no VOC class{nearest(name, CLASSES)}")

@@ -1,93 +1,279 @@
-"""Runs a method over a data set and scores its boxes."""
+"""Runs a method over a data set, or reads its maps, and scores them by several protocols."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.errors import InputError
+from attrib.evaluate.wsol_maps import MapFile, made_by, read_map, write_maps, write_origin
 from attrib.explain import Explainer
-from attrib.images import boxes_to_tensor, preprocess, read_image
-from attrib.metrics import InfoCAMProtocol
+from attrib.explanation import ModelRecord
+from attrib.images import preprocess, read_image
+from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
 
-__all__ = ["evaluate_wsol"]
+__all__ = ["evaluate_saved_maps", "evaluate_wsol"]
+
+SCHEMA = "attrib.wsol/2"
 
 
 def evaluate_wsol(
     explainer: Explainer,
     dataset: BoxDataset,
-    protocol: InfoCAMProtocol,
+    protocols: WsolProtocol | Sequence[WsolProtocol],
     *,
+    validation: BoxDataset | None = None,
     batch_size: int = 16,
     limit: int | None = None,
+    every: int = 1,
+    save_maps: str | Path | None = None,
     progress: bool | None = False,
 ) -> dict[str, Any]:
-    """Localise the labelled object of every picture and score the boxes.
+    """Localise the labelled object of every picture once, and score it by each protocol.
 
     Args:
         explainer: Model and method.
-        dataset: Pictures with a class and one box each.
-        protocol: Fresh; is filled.
+        dataset: Pictures with a class and what the protocols need: boxes, masks.
+        protocols: Fresh; are filled.
+        validation: Another split, by which thresholds are chosen; all of it is used.
         batch_size: Pictures per forward pass.
-        limit: Score only the first so many pictures.
+        limit: Score only so many pictures.
+        every: Score every so many-th picture.
+        save_maps: Folder to write the maps to, for `evaluate_saved_maps`.
         progress: Show a bar; None for one on terminals only.
 
     Returns:
-        The protocol's figures, with data set, model, method and seconds per image.
+        Data set, model, method, accuracy, the figures of each protocol by its name, and seconds per
+        picture; documented in the JSON answers.
 
     Raises:
-        InputError: the data set has classes that the model has not, or other ones.
+        InputError: classes that the model has not, or a picture without what a protocol needs.
     """
+    chosen = _several(protocols)
+    origin = _origin(explainer, dataset)
+    if save_maps is not None:
+        write_origin(Path(save_maps), origin)
+    best = None
+    if validation is not None:
+        explainer.check_labels(validation.name, validation.labels)
+        best = deepcopy(chosen)
+        for batch in _explained(
+            explainer, validation, range(len(validation)), batch_size, progress
+        ):
+            _feed(best, batch)
+    indices = _indices(dataset, every, limit)
+    ranks, started = [], time.perf_counter()
+    for batch in _explained(explainer, dataset, indices, batch_size, progress):
+        _feed(chosen, batch)
+        ranks.append(batch.rank)
+        if save_maps is not None:
+            write_maps(Path(save_maps), batch)
+    seconds = (time.perf_counter() - started) / len(indices)
+    return _answer(origin, validation, chosen, best, ranks, every, seconds)
+
+
+def evaluate_saved_maps(
+    folder: str | Path,
+    dataset: BoxDataset,
+    protocols: WsolProtocol | Sequence[WsolProtocol],
+    *,
+    validation: tuple[str | Path, BoxDataset] | None = None,
+    batch_size: int = 16,
+    limit: int | None = None,
+    every: int = 1,
+    progress: bool | None = False,
+) -> dict[str, Any]:
+    """Score maps in files, as `evaluate_wsol` wrote them or another tool did.
+
+    Args:
+        folder: Holds `ID.npz` or `ID.npy` for each picture, see `read_map`.
+        dataset: As for `evaluate_wsol`.
+        protocols: Fresh; are filled.
+        validation: Folder of the maps of another split, and that split, to choose thresholds by.
+        batch_size: Maps scored at once, where they are of one size.
+        limit: Score only so many pictures.
+        every: Score every so many-th picture.
+        progress: Show a bar; None for one on terminals only.
+
+    Returns:
+        As `evaluate_wsol`; model and method are None if the files do not say.
+
+    Raises:
+        InputError: a map is missing or damaged, or a picture lacks what a protocol needs.
+    """
+    chosen, best = _several(protocols), None
+    origin = {"dataset": dataset.name, "model": None, "method": None, "exact": None}
+    origin |= made_by(Path(folder), dataset)
+    if validation is not None:
+        best, (place, split) = deepcopy(chosen), validation
+        made_by(Path(place), split)
+        for batch in _read(Path(place), split, range(len(split)), batch_size, progress):
+            _feed(best, batch)
+    indices = _indices(dataset, every, limit)
+    ranks, started = [], time.perf_counter()
+    for batch in _read(Path(folder), dataset, indices, batch_size, progress):
+        _feed(chosen, batch)
+        ranks.append(batch.rank)
+    seconds = (time.perf_counter() - started) / len(indices)
+    other = None if validation is None else validation[1]
+    return _answer(origin, other, chosen, best, ranks, every, seconds)
+
+
+def _several(protocols: WsolProtocol | Sequence[WsolProtocol]) -> list[WsolProtocol]:
+    several = [protocols] if isinstance(protocols, WsolProtocol) else list(protocols)
+    names = [protocol.name for protocol in several]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"give one protocol or several of different names, got {names}")
+    return several
+
+
+def _origin(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
     explainer.check_labels(dataset.name, dataset.labels)
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    started = time.perf_counter()
-    for batch in _batches(dataset, count, batch_size, progress):
-        _score(explainer, batch, protocol)
-    elapsed = time.perf_counter() - started
     classifier = explainer.classifier
     return {
-        "schema": "attrib.wsol/1",
         "dataset": dataset.name,
         "model": classifier.spec.name,
         "method": format_spec(explainer.method),
         "exact": classifier.exact or not explainer.method.needs_class_maps,
-        **protocol.result(),
-        "seconds_per_image": elapsed / max(count, 1),
+        "made_by": ModelRecord(classifier, explainer.fit).to_dict(),
     }
 
 
+def _indices(dataset: BoxDataset, every: int, limit: int | None) -> range:
+    indices = range(0, len(dataset), every)[:limit]
+    if not indices:
+        raise InputError(f"{dataset.name} has no pictures to score")
+    return indices
+
+
+def _feed(protocols: list[WsolProtocol], batch: WsolBatch) -> None:
+    for protocol in protocols:
+        protocol.update(batch)
+
+
+def _explained(
+    explainer: Explainer,
+    dataset: BoxDataset,
+    indices: Sequence[int],
+    size: int,
+    progress: bool | None,
+) -> Iterator[WsolBatch]:
+    for samples in _batches(dataset, indices, size, progress):
+        yield _explain(explainer, samples)
+
+
 def _batches(
-    dataset: BoxDataset, count: int, size: int, progress: bool | None
+    dataset: BoxDataset, indices: Sequence[int], size: int, progress: bool | None
 ) -> Iterator[list[BoxSample]]:
     from tqdm import tqdm
 
-    with tqdm(
-        total=count, disable=None if progress is None else not progress, unit="picture", leave=False
-    ) as bar:
-        for start in range(0, count, size):
-            batch = [dataset[i] for i in range(start, min(start + size, count))]
+    show = None if progress is None else not progress
+    with tqdm(total=len(indices), disable=show, unit="picture", leave=False) as bar:
+        for start in range(0, len(indices), size):
+            batch = [dataset[i] for i in indices[start : start + size]]
             yield batch
             bar.update(len(batch))
 
 
-def _score(explainer: Explainer, batch: list[BoxSample], protocol: InfoCAMProtocol) -> None:
+def _explain(explainer: Explainer, samples: list[BoxSample]) -> WsolBatch:
     classifier = explainer.classifier
     images, frames = preprocess(
-        [read_image(sample.picture) for sample in batch],
+        [read_image(sample.picture) for sample in samples],
         classifier.spec,
         fit=explainer.fit,
         device=classifier.device,
         dtype=dtype_of(classifier.model),
     )
-    attribution = replace(explainer(images, [s.label for s in batch]), frames=frames)
-    boxes = [boxes_to_tensor(s.boxes, f) for s, f in zip(batch, frames, strict=True)]
-    if any(len(box) != 1 for box in boxes):
-        raise InputError("the infocam protocol scores pictures with exactly one box each")
-    protocol.update(attribution, torch.cat(boxes))
+    labels = [sample.label for sample in samples]
+    attribution = explainer(images, labels)
+    return _batch(
+        samples, attribution.maps, frames, _rank(attribution.logits, attribution.targets.label)
+    )
+
+
+def _batch(
+    samples: list[BoxSample], maps: Tensor, frames: Sequence[Any], rank: Tensor | None
+) -> WsolBatch:
+    return WsolBatch(
+        ids=tuple(sample.id for sample in samples),
+        maps=maps.detach(),
+        frames=tuple(frames),
+        boxes=tuple(sample.boxes for sample in samples),
+        masks=tuple(sample.mask for sample in samples),
+        rank=rank,
+    )
+
+
+def _rank(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """Count the classes that are more likely; of equals the one of lower index is."""
+    own = logits.gather(1, label[:, None])
+    before = torch.arange(logits.shape[1], device=logits.device) < label[:, None]
+    return ((logits > own) | ((logits == own) & before)).sum(1)
+
+
+def _read(
+    folder: Path, dataset: BoxDataset, indices: Sequence[int], size: int, progress: bool | None
+) -> Iterator[WsolBatch]:
+    """Read maps and batch those in a row that are of one size."""
+    waiting: list[tuple[BoxSample, MapFile]] = []
+    for (sample,) in _batches(dataset, indices, 1, progress):
+        read = read_map(folder, sample)
+        if waiting and (len(waiting) == size or _shape(read) != _shape(waiting[0][1])):
+            yield _stack(waiting)
+            waiting = []
+        waiting.append((sample, read))
+    if waiting:
+        yield _stack(waiting)
+
+
+def _shape(read: MapFile) -> tuple[Any, ...]:
+    return read.plane.shape, read.frame.tensor, read.rank < 0
+
+
+def _stack(rows: list[tuple[BoxSample, MapFile]]) -> WsolBatch:
+    reads = [read for _, read in rows]
+    ranks = torch.tensor([read.rank for read in reads])
+    return _batch(
+        [sample for sample, _ in rows],
+        torch.stack([read.plane for read in reads]),
+        [read.frame for read in reads],
+        None if reads[0].rank < 0 else ranks,
+    )
+
+
+def _answer(
+    origin: dict[str, Any],
+    validation: BoxDataset | None,
+    protocols: list[WsolProtocol],
+    best: list[WsolProtocol] | None,
+    ranks: list[Tensor | None],
+    every: int,
+    seconds: float,
+) -> dict[str, Any]:
+    by: Sequence[WsolProtocol | None] = best or [None] * len(protocols)
+    known = [rank.cpu() for rank in ranks if rank is not None]
+    accuracy = {}
+    if len(known) == len(ranks):
+        rank = torch.cat(known)
+        accuracy = {f"top{k}_acc": 100 * float((rank < k).double().mean()) for k in (1, 5)}
+    figures = {p.name: p.result(v) for p, v in zip(protocols, by, strict=True)}
+    return {
+        "schema": SCHEMA,
+        **origin,
+        "validation": None if validation is None else validation.name,
+        "every": every,
+        "images": next(iter(figures.values()))["images"],
+        **accuracy,
+        "protocols": figures,
+        "seconds_per_image": seconds,
+    }

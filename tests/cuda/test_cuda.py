@@ -10,6 +10,8 @@ from attrib.datasets.scenes import CLASSES
 from attrib.localize import largest_component, largest_component_batched
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB, Pool, untrained
+from attrib.metrics import best_ious
+from attrib.metrics.thresholds import grid
 from attrib.seeds import FORMATS, SeedOptions, make_seeds
 from tests.models import SPEC, Everything, images, make
 from tests.test_localize import ADVERSARIAL
@@ -34,6 +36,19 @@ def test_a_thousand_masks_at_once():
     masks = torch.rand(1000, 224, 224, generator=torch.Generator().manual_seed(0)) < 0.4
     here, there = largest_component(masks), largest_component_batched(masks.cuda())
     assert torch.equal(here.boxes, there.boxes.cpu())
+
+
+@pytest.mark.parametrize("contours", ["largest", "all"])
+def test_boxes_at_all_thresholds_are_the_cpu_ones(contours):
+    cells = torch.randn(6, 1, 14, 14, dtype=torch.float64)
+    planes = torch.nn.functional.interpolate(cells, size=(224, 224), mode="bicubic")[:, 0]
+    low, high = planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True)
+    scores = (planes - low) / (high - low)
+    truth = [torch.tensor([[40.0, 30, 150, 170]], dtype=torch.float64)] * 6
+    here = best_ious(scores, grid(0.01), truth, contours)
+    there = best_ious(scores.cuda(), grid(0.01), truth, contours)
+    assert there.is_cuda
+    assert torch.equal(here, there.cpu())
 
 
 @pytest.mark.parametrize("method", untrained())

@@ -1,0 +1,123 @@
+"""PxAP and PIoU: maps against masks, pixel by pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Integer
+from torch import Tensor
+
+from attrib.errors import InputError
+from attrib.localize.heatmap import Resize
+from attrib.metrics.thresholds import grid, grid_index, per_cent
+from attrib.metrics.wsol_batch import WsolBatch, score_maps, square_masks
+
+__all__ = ["PxAP", "pixel_counts", "pixel_precision_recall"]
+
+IGNORED = 255
+
+
+def pixel_counts(
+    scores: Float[Tensor, "n H W"], masks: Integer[Tensor, "n H W"], thresholds: Float[Tensor, " t"]
+) -> Int[Tensor, "2 bins"]:
+    """Count the values of background (row 0) and object pixels (row 1) between thresholds.
+
+    The edges of the bins are the thresholds, then 1, 2 and 3, so that a value of 1 has a bin too.
+
+    Args:
+        scores: In [0, 1]. Counted in their own precision.
+        masks: 0 background, 1 object; other pixels do not count.
+        thresholds: Ascending, from 0.
+    """
+    last = torch.tensor([1.0, 2.0, 3.0], dtype=thresholds.dtype)
+    edges = torch.cat([thresholds.cpu(), last]).to(scores.device, scores.dtype)
+    bins = torch.bucketize(scores, edges, right=True) - 1
+    size = len(edges) - 1
+    counted = [torch.bincount(bins[masks == value], minlength=size) for value in (0, 1)]
+    return torch.stack(counted)
+
+
+def pixel_precision_recall(
+    counts: Int[Tensor, "2 bins"],
+) -> tuple[Float[Tensor, " bins"], Float[Tensor, " bins"], Float[Tensor, " bins"]]:
+    """Return precision, recall and IoU of "at or above the edge", from the highest edge down.
+
+    Precision is NaN where nothing is predicted, recall where there is no object.
+    """
+    wrong, right = counts.double().flip(1).cumsum(1)
+    objects = counts[1].sum().double()
+    return right / (right + wrong), right / objects, right / (objects + wrong)
+
+
+@dataclass(kw_only=True)
+class PxAP:
+    """Area under the curve of precision over recall of pixels, over all pictures at once.
+
+    Choe et al., *Evaluating Weakly Supervised Object Localization Methods Right*: the sum of
+    precision times the gain in recall, from the highest threshold down. PIoU is the highest IoU of
+    all pixels together at any one threshold.
+
+    Args:
+        interval: Between thresholds, which start at 0 and end below 1.
+        threshold: Of the IoU that does not choose; one of the thresholds.
+        resize: How maps are brought to the square.
+        size: Side of the square.
+    """
+
+    interval: float = 0.001
+    threshold: float = 0.2
+    resize: Resize = "bicubic"
+    size: int = 224
+    _counts: Tensor = field(init=False, repr=False)
+    _images: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.thresholds = grid(self.interval)
+        self._fixed = grid_index(self.threshold, self.thresholds)
+        self._counts = torch.zeros(2, len(self.thresholds) + 2, dtype=torch.int64)
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        return "pxap"
+
+    def update(self, batch: WsolBatch) -> None:
+        """Score one batch of pictures that have masks."""
+        masks = [mask for mask in batch.masks if mask is not None]
+        if len(masks) < len(batch.masks):
+            name = batch.ids[batch.masks.index(None)]
+            raise InputError(f"pxap scores pixels, and picture {name} has no mask")
+        scores = score_maps(batch, self.size, self.resize)
+        truth = square_masks(masks, self.size, scores.device)
+        self._counts += pixel_counts(scores, truth, self.thresholds).cpu()
+        self._images += len(scores)
+
+    def result(self, validation: PxAP | None = None) -> dict[str, Any]:
+        """Return `pxap` and IoUs at the fixed, the oracle and the validated threshold, per cent."""
+        precision, recall, _ = pixel_precision_recall(self._counts)
+        gain = precision[1:] * recall.diff()
+        found = self._counts.sum(0).flip(0).cumsum(0)[1:] > 0
+        places = {"fixed": self._fixed, "oracle": self._oracle()}
+        if validation is not None:
+            places["validated"] = validation._oracle()
+        return {
+            "protocol": self.name,
+            "images": self._images,
+            "interval": self.interval,
+            "size": self.size,
+            "resize": self.resize,
+            "pxap": per_cent(float(gain[found].sum()), 1) if self._images else float("nan"),
+            "piou": {kind: self._at(i) for kind, i in places.items()},
+        }
+
+    def _ious(self) -> Float[Tensor, " t"]:
+        return pixel_precision_recall(self._counts)[2].flip(0)[: len(self.thresholds)]
+
+    def _oracle(self) -> int:
+        return int(self._ious().nan_to_num(-1).argmax())
+
+    def _at(self, index: int) -> dict[str, float]:
+        threshold = round(float(self.thresholds[index]), 6)
+        return {"threshold": threshold, "iou": 100 * float(self._ious()[index])}
