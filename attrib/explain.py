@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from attrib.surgery import dtype_of
 from attrib.targets import TargetsLike, resolve_targets
 from attrib.types import Attribution, Fit, Localization, ModelSpec, Targets
 
-__all__ = ["Explainer", "explain"]
+__all__ = ["Explainer", "as_classifier", "check_labels", "explain"]
 
 PROGRESS_FROM = 8
 """A progress bar is shown for more pictures than this."""
@@ -57,7 +57,8 @@ class Explainer:
         multi_label: bool | None = None,
     ) -> None:
         self.method = resolve(method)
-        self.classifier = _classifier(model, self.method, spec, multi_label)
+        need = "class_maps" if self.method.needs_class_maps else "features"
+        self.classifier = as_classifier(model, spec, multi_label, need=need)  # type: ignore[arg-type]
         self.fit: Fit = fit or self.classifier.spec.fit
         self._record = ModelRecord(self.classifier, self.fit)
 
@@ -133,26 +134,8 @@ class Explainer:
         return done[0] if single else done
 
     def check_labels(self, name: str, labels: Sequence[str]) -> None:
-        """Make sure that a data set's classes are the model's, or the first of them.
-
-        Args:
-            name: Of the data set, for the message.
-            labels: Its class names, in order.
-
-        Raises:
-            InputError: the model has fewer classes, or other ones.
-        """
-        spec, classes = self.classifier.spec, self.classifier.num_classes
-        if len(labels) > classes:
-            raise InputError(
-                f"{name} has {len(labels)} classes, {spec.name} only {classes}; use a model "
-                "trained on this data set"
-            )
-        for own, wanted in zip(spec.labels, labels, strict=False):
-            if own != wanted:
-                raise InputError(
-                    f"class names differ: {spec.name} has {own!r} where {name} has {wanted!r}"
-                )
+        """Make sure that a data set's classes are the model's; see the function of this name."""
+        check_labels(self.classifier, name, labels)
 
     def _per_picture(
         self, targets: TargetsLike, count: int, single: bool
@@ -241,18 +224,48 @@ def explain(
     return explainer.explain(pictures, targets, **options)
 
 
-def _classifier(
+def check_labels(classifier: SpatialClassifier, name: str, labels: Sequence[str]) -> None:
+    """Make sure that a data set's classes are the model's, or the first of them.
+
+    Args:
+        classifier: The model.
+        name: Of the data set, for the message.
+        labels: Its class names, in order.
+
+    Raises:
+        InputError: the model has fewer classes, or other ones.
+    """
+    spec, classes = classifier.spec, classifier.num_classes
+    if len(labels) > classes:
+        raise InputError(
+            f"{name} has {len(labels)} classes, {spec.name} only {classes}; use a model "
+            "trained on this data set"
+        )
+    for own, wanted in zip(spec.labels, labels, strict=False):
+        if own != wanted:
+            raise InputError(
+                f"class names differ: {spec.name} has {own!r} where {name} has {wanted!r}"
+            )
+
+
+def as_classifier(
     model: nn.Module | str | SpatialClassifier,
-    method: Method,
-    spec: ModelSpec | None,
-    multi_label: bool | None,
+    spec: ModelSpec | None = None,
+    multi_label: bool | None = None,
+    *,
+    need: Literal["class_maps", "features"] = "class_maps",
 ) -> SpatialClassifier:
+    """See whatever `Explainer` takes as a model as a `SpatialClassifier`; arguments as there.
+
+    Raises:
+        SplitError: the model has no class maps and `need` asks for them.
+        UnknownNameError: no such model.
+    """
     if isinstance(model, SpatialClassifier):
         classifier = model if spec is None else replace(model, spec=spec)
     else:
         module = load_model(model) if isinstance(model, str) else model
-        need = "class_maps" if method.needs_class_maps else "features"
-        classifier = split(module, spec=spec, need=need)  # type: ignore[arg-type]
+        classifier = split(module, spec=spec, need=need)
     if multi_label is not None:
         classifier = replace(classifier, spec=replace(classifier.spec, multi_label=multi_label))
     return classifier

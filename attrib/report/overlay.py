@@ -60,12 +60,13 @@ def overlay(image: UInt8[Tensor, "3 H W"], heatmap: Float[Tensor, "H W"]) -> NDA
     return blended
 
 
-def figure(panels: Sequence[Sequence[Panel]], *, size: float = 3.0) -> Figure:
+def figure(panels: Sequence[Sequence[Panel]], *, size: float = 3.0, colorbar: str = "") -> Figure:
     """Lay panels out in rows.
 
     Args:
         panels: Rows of panels.
         size: Width of a panel in inches.
+        colorbar: What the one colour scale of all heatmaps measures; empty for no scale.
 
     Returns:
         A figure that is not known to pyplot, so that nothing is opened and nothing leaks.
@@ -84,7 +85,17 @@ def figure(panels: Sequence[Sequence[Panel]], *, size: float = 3.0) -> Figure:
     for row, row_axes in zip(panels, axes, strict=True):
         for panel, axis in zip(row, row_axes, strict=False):
             _draw(panel, axis)
+    if colorbar:
+        _scale(drawn, axes, colorbar)
     return drawn
+
+
+def _scale(drawn: Figure, axes: Any, label: str) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    bar = drawn.colorbar(ScalarMappable(cmap=COLORMAP), ax=axes, fraction=0.03, aspect=40)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
 
 
 def _draw(panel: Panel, axis: Axes) -> None:
