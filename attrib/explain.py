@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from attrib.methods import Method, resolve
 from attrib.models import SpatialClassifier, load_model, split
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
-from attrib.targets import TargetsLike, resolve_targets
+from attrib.targets import TargetsLike, classes_per_picture, resolve_targets
 from attrib.types import Attribution, Fit, Localization, ModelSpec, Targets
 
 __all__ = ["Explainer", "as_classifier", "check_labels", "explain"]
@@ -120,7 +120,8 @@ class Explainer:
         if batch_size < 1:
             raise InputError(f"batch_size is 1 or more, got {batch_size}")
         items, single = as_batch(pictures)
-        per_picture = self._per_picture(targets, len(items), single)
+        labels = self.classifier.spec.labels
+        per_picture = classes_per_picture(targets, len(items), labels, single=single)
         done: list[Explanation] = []
         with _bar(len(items), progress) as bar:
             for start in range(0, len(items), batch_size):
@@ -136,20 +137,6 @@ class Explainer:
     def check_labels(self, name: str, labels: Sequence[str]) -> None:
         """Make sure that a data set's classes are the model's; see the function of this name."""
         check_labels(self.classifier, name, labels)
-
-    def _per_picture(
-        self, targets: TargetsLike, count: int, single: bool
-    ) -> list[list[int]] | None:
-        """Bring targets to one list of class indices per picture; None for the argmax."""
-        if targets is None:
-            return None
-        if single and isinstance(targets, Sequence) and not isinstance(targets, str):
-            targets = [cast(Any, targets)] if not any(_nested(t) for t in targets) else targets
-        pairs = cast(Targets, resolve_targets(targets, count, self.classifier.spec.labels))
-        rows: list[list[int]] = [[] for _ in range(count)]
-        for image, label in zip(pairs.image.tolist(), pairs.label.tolist(), strict=True):
-            rows[image].append(label)
-        return rows
 
     def _batch(
         self,
@@ -278,10 +265,6 @@ def _read(item: PictureLike, index: int, single: bool) -> Picture:
         if single:
             raise
         raise type(error)(f"picture {index}: {error}") from error
-
-
-def _nested(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _bar(total: int, progress: bool | None) -> Any:

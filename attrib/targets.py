@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from torch import Tensor
 from attrib.errors import TargetError, UnknownNameError
 from attrib.types import TargetRule, Targets
 
-__all__ = ["TargetsLike", "argmax", "label_index", "resolve_targets"]
+__all__ = ["TargetsLike", "argmax", "classes_per_picture", "label_index", "resolve_targets"]
 
 Class = int | str
 TargetsLike = None | Class | Sequence[Class | Sequence[Class]] | Tensor | Targets
@@ -58,6 +59,29 @@ def resolve_targets(targets: TargetsLike, images: int, labels: Sequence[str]) ->
     pairs = [(i, label_index(t, labels)) for i, row in enumerate(targets) for t in _as_list(row)]
     index = torch.tensor(pairs, dtype=torch.int64).view(-1, 2)
     return Targets(image=index[:, 0].contiguous(), label=index[:, 1].contiguous())
+
+
+def classes_per_picture(
+    targets: TargetsLike, count: int, labels: Sequence[str], *, single: bool
+) -> list[list[int]] | None:
+    """Bring targets to one list of class indices per picture; None for the argmax.
+
+    Args:
+        targets: See `TargetsLike`; for a single picture a flat list is its classes.
+        count: How many pictures.
+        labels: The model's label names; empty if it has none.
+        single: One picture was given, not a list of one.
+    """
+    if targets is None:
+        return None
+    if single and isinstance(targets, Sequence) and not isinstance(targets, str):
+        nested = any(isinstance(t, Sequence) and not isinstance(t, str) for t in targets)
+        targets = targets if nested else [cast(Any, targets)]
+    pairs = cast(Targets, resolve_targets(targets, count, labels))
+    rows: list[list[int]] = [[] for _ in range(count)]
+    for image, label in zip(pairs.image.tolist(), pairs.label.tolist(), strict=True):
+        rows[image].append(label)
+    return rows
 
 
 def _as_list(value: Class | Sequence[Class]) -> Sequence[Class]:

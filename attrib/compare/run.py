@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import nn
 
@@ -26,8 +26,8 @@ from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric
 from attrib.models import SpatialClassifier
-from attrib.targets import TargetsLike, resolve_targets
-from attrib.types import Fit, ModelSpec, Targets
+from attrib.targets import TargetsLike, classes_per_picture
+from attrib.types import Fit, ModelSpec
 
 __all__ = ["compare"]
 
@@ -122,16 +122,14 @@ def _sources(
     ids = [_id(item, i) for i, item in enumerate(items)]
     if len(set(ids)) < len(ids):
         raise InputError("a picture is given twice; every path counts once")
-    classes: list[tuple[int, ...] | None] = [None] * len(items)
-    predicted = targets is None or (isinstance(targets, str) and targets == "predicted")
-    if not predicted:
-        if single and isinstance(targets, Sequence) and not isinstance(targets, str):
-            targets = [targets]
-        pairs = resolve_targets(targets, len(items), subject.classifier.spec.labels)
-        classes = _per_picture(cast(Targets, pairs), len(items))  # type: ignore[assignment]
-    rows = zip(ids, items, classes, strict=True)
-    sources = [_Source(id=key, picture=item, classes=own) for key, item, own in rows]
-    return "pictures", sources, "predicted" if predicted else "given"
+    given = None if isinstance(targets, str) and targets == "predicted" else targets
+    labels = subject.classifier.spec.labels
+    classes = classes_per_picture(given, len(items), labels, single=single)
+    sources = [
+        _Source(id=key, picture=item, classes=None if classes is None else tuple(classes[i]))
+        for i, (key, item) in enumerate(zip(ids, items, strict=True))
+    ]
+    return "pictures", sources, "predicted" if classes is None else "given"
 
 
 def _of_dataset(
@@ -151,13 +149,6 @@ def _of_dataset(
 
 def _id(item: PictureLike, index: int) -> str:
     return os.fspath(item) if isinstance(item, str | os.PathLike) else f"picture {index}"
-
-
-def _per_picture(pairs: Targets, count: int) -> list[tuple[int, ...]]:
-    rows: list[list[int]] = [[] for _ in range(count)]
-    for image, label in zip(pairs.image.tolist(), pairs.label.tolist(), strict=True):
-        rows[image].append(label)
-    return [tuple(row) for row in rows]
 
 
 # Doing them, or going on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ __all__ = ["COLORMAP", "Box", "Panel", "figure", "overlay"]
 COLORMAP = "plasma"
 STRENGTH = 0.8
 """Opacity of the heatmap where it is 1; where it is 0 the photograph is bare."""
+TITLE_WIDTH = 32
+"""Characters after which a title goes on below."""
 BOX_COLOUR, TRUTH_COLOUR = "#00e5ff", "#ffffff"
 
 Box = tuple[int, int, int, int]
@@ -93,7 +96,7 @@ def figure(panels: Sequence[Sequence[Panel]], *, size: float = 3.0, colorbar: st
 def _scale(drawn: Figure, axes: Any, label: str) -> None:
     from matplotlib.cm import ScalarMappable
 
-    bar = drawn.colorbar(ScalarMappable(cmap=COLORMAP), ax=axes, fraction=0.03, aspect=40)
+    bar = drawn.colorbar(ScalarMappable(cmap=COLORMAP), ax=axes, fraction=0.02, pad=0.01, aspect=40)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
@@ -110,7 +113,7 @@ def _draw(panel: Panel, axis: Axes) -> None:
     if panel.box is not None:
         _rectangle(panel.box, axis, BOX_COLOUR, "-")
     if panel.title:
-        axis.set_title(panel.title, fontsize=8)
+        axis.set_title(fill(panel.title, TITLE_WIDTH), fontsize=8)
 
 
 def _rectangle(box: Box, axis: Axes, colour: str, style: str) -> None:

@@ -4,6 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const BOX = "#00e5ff";
+const ON_CARD = 3;  // so many scores; a closer look shows all
 
 // Maps
 
@@ -69,7 +70,7 @@ function draw(canvas, picture, map, chosen) {
   if (!part) return null;
   const sx = width / map.width, sy = height / map.height;
   pen.strokeStyle = BOX;
-  pen.lineWidth = Math.max(2, width / 160);
+  pen.lineWidth = Math.max(2, width / 110);
   if (chosen.box) pen.strokeRect(part.x0 * sx, part.y0 * sy, (part.x1 - part.x0) * sx, (part.y1 - part.y0) * sy);
   if (chosen.outline) outline(pen, part, map, sx, sy);
   return part;
@@ -114,6 +115,9 @@ function addPicture(entry, index) {
   const title = element("p", short(shown.target), section);
   element("small", entry.id, title);
   const cards = element("div", "", section, { className: "cards" });
+  const bare = element("div", "", cards, { className: "card" });
+  addCanvas(picture, "", bare);
+  element("span", "picture", bare);
   data.methods.forEach((row) => addCard(picture, row.method, cards));
   picture.image.onload = redraw;
   picture.image.src = "data:image/jpeg;base64," + shown.jpeg;
@@ -125,18 +129,22 @@ function addCard(picture, method, parent) {
   const card = element("button", "", parent, { type: "button", className: "card" });
   if (shown.maps[method]) {
     picture.maps[method] = prepared(shown.maps[method]);
-    const canvas = element("canvas", "", card);
-    [canvas.width, canvas.height] = fitted(shown.size, 320);
-    drawn.push({ canvas, picture, method });
+    addCanvas(picture, method, card);
     card.onclick = () => open(picture.index, method);
   } else {
     element("div", outcome.error || "no map", card, { className: "none" });
     card.disabled = true;
   }
   const caption = element("span", method, card);
-  const scores = data.metrics.map((m) => `${m.metric.split("(")[0]} ${number(outcome.scores[m.metric])}`);
+  const scores = data.metrics.slice(0, ON_CARD).map((m) => `${m.metric.split("(")[0]} ${number(outcome.scores[m.metric])}`);
   if (!outcome.error) scores.forEach((text) => element("small", text, caption));
   card.setAttribute("aria-label", `${method} on ${picture.entry.id}`);
+}
+
+function addCanvas(picture, method, parent) {
+  const canvas = element("canvas", "", parent);
+  [canvas.width, canvas.height] = fitted(picture.entry.shown.size, 320);
+  drawn.push({ canvas, picture, method });
 }
 
 function fitted([height, width], side) {
@@ -214,7 +222,7 @@ function onKey(event) {
   if (!move) return;
   event.preventDefault();
   if (byId("detail").open) return step(...move);
-  const cards = [...document.querySelectorAll(".card:not([disabled])")];
+  const cards = [...document.querySelectorAll("button.card:not([disabled])")];
   const columns = cards.filter((c) => c.offsetTop === cards[0].offsetTop).length;
   const next = cards[cards.indexOf(event.target) + move[0] + columns * move[1]];
   next?.focus();
