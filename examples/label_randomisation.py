@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import attrib
-from attrib.compare.measure import at_input
 from attrib.datasets.scenes import CLASSES, Scenes
 from attrib.localize import normalize
 from attrib.methods import resolve
+from attrib.metrics import at_input
 from attrib.metrics.similarity import spearman, ssim
 from attrib.models.demo_net import DemoNet
 from attrib.types import Targets

@@ -17,12 +17,11 @@ import attrib
 from attrib.cli import app
 from attrib.cli.compare import _specs
 from attrib.compare import PictureRecord, estimate
-from attrib.compare.measure import at_input
 from attrib.datasets import Folder, Scenes
 from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, UnknownNameError
 from attrib.images import preprocess, read_image
-from attrib.metrics import resolve_metric
+from attrib.metrics import at_input, resolve_metric
 from attrib.models.recall import Recall
 from attrib.types import Targets
 from tests.models import SPEC, Everything, Flat, Pooled, images, make

@@ -17,7 +17,7 @@ from attrib.compare.subject import Subject
 from attrib.images import Picture, preprocess
 from attrib.localize import covered, normalize, to_source
 from attrib.methods import Method
-from attrib.metrics.base import Explain
+from attrib.metrics.base import Explain, at_input
 from attrib.models import SpatialClassifier
 from attrib.models.anatomy import logits_of
 from attrib.targets import resolve_targets
@@ -157,14 +157,6 @@ def _timed(
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def at_input(
-    maps: Float[Tensor, "n u v"], images: Float[Tensor, "b _ h w"]
-) -> Float[Tensor, "n h w"]:
-    """Resize raw maps to the input's size."""
-    size = (images.shape[-2], images.shape[-1])
-    return to_source(maps.float(), Frame(source=size, resized=size, tensor=size))
 
 
 def _explain(method: Method) -> Explain:

@@ -1,6 +1,6 @@
 """Scores: pure functions and thin accumulators."""
 
-from attrib.metrics.base import METRICS, Metric, resolve_metric
+from attrib.metrics.base import METRICS, Metric, at_input, resolve_metric
 from attrib.metrics.faithfulness import Deletion, Insertion, curve
 from attrib.metrics.randomisation import Randomisation, parameter_randomisation
 from attrib.metrics.road import ROAD
@@ -19,6 +19,7 @@ __all__ = [
     "Metric",
     "Randomisation",
     "Sparseness",
+    "at_input",
     "curve",
     "infocam_boxes",
     "pairwise_iou",

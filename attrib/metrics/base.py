@@ -12,11 +12,11 @@ from torch import Tensor
 
 from attrib import surgery
 from attrib.errors import InputError, TargetError
-from attrib.localize import status_of
+from attrib.localize import status_of, to_source
 from attrib.models import SpatialClassifier
 from attrib.models.anatomy import logits_of
 from attrib.registry import Registry, check_fields
-from attrib.types import Targets
+from attrib.types import Frame, Targets
 
 __all__ = [
     "METRICS",
@@ -26,6 +26,7 @@ __all__ = [
     "Metric",
     "Score",
     "ask",
+    "at_input",
     "check_maps",
     "resolve_metric",
     "usable",
@@ -123,6 +124,14 @@ def check_maps(
                 f"{what} indices lie in [0, {count}), got {int(index.min())} to {int(index.max())}"
             )
     return Targets(image=targets.image.to(images.device), label=targets.label.to(images.device))
+
+
+def at_input(
+    maps: Float[Tensor, "n u v"], images: Float[Tensor, "b _ h w"]
+) -> Float[Tensor, "n h w"]:
+    """Resize raw maps to the input's size, for metrics."""
+    size = (images.shape[-2], images.shape[-1])
+    return to_source(maps.float(), Frame(source=size, resized=size, tensor=size))
 
 
 def usable(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, " n"]:
