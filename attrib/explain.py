@@ -21,10 +21,10 @@ from attrib.methods import Method, resolve
 from attrib.models import SpatialClassifier, load_model, split
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
-from attrib.targets import TargetsLike, classes_per_picture, resolve_targets
+from attrib.targets import TargetsLike, check_labels, classes_per_picture, resolve_targets
 from attrib.types import Attribution, Fit, Localization, ModelSpec, Targets
 
-__all__ = ["Explainer", "as_classifier", "check_labels", "explain"]
+__all__ = ["Explainer", "as_classifier", "explain"]
 
 PROGRESS_FROM = 8
 """A progress bar is shown for more pictures than this."""
@@ -209,30 +209,6 @@ def explain(
     """
     explainer = Explainer(model, method, spec=spec, fit=fit, multi_label=multi_label)
     return explainer.explain(pictures, targets, **options)
-
-
-def check_labels(classifier: SpatialClassifier, name: str, labels: Sequence[str]) -> None:
-    """Make sure that a data set's classes are the model's, or the first of them.
-
-    Args:
-        classifier: The model.
-        name: Of the data set, for the message.
-        labels: Its class names, in order.
-
-    Raises:
-        InputError: the model has fewer classes, or other ones.
-    """
-    spec, classes = classifier.spec, classifier.num_classes
-    if len(labels) > classes:
-        raise InputError(
-            f"{name} has {len(labels)} classes, {spec.name} only {classes}; use a model "
-            "trained on this data set"
-        )
-    for own, wanted in zip(spec.labels, labels, strict=False):
-        if own != wanted:
-            raise InputError(
-                f"class names differ: {spec.name} has {own!r} where {name} has {wanted!r}"
-            )
 
 
 def as_classifier(

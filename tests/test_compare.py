@@ -114,6 +114,8 @@ def test_a_mistake_in_the_call_is_an_error(paths):
         attrib.compare("demo", paths, [])
     with pytest.raises(InputError, match=r"write \['cam'\]"):
         attrib.compare("demo", paths, "cam")
+    with pytest.raises(InputError, match="there is no picture"):
+        attrib.compare("demo", [], ["cam"])
     with pytest.raises(InputError, match="a picture is given twice"):
         attrib.compare("demo", [paths[0], paths[0]], ["cam"])
     with pytest.raises(InputError, match="targets='true' is for data sets"):

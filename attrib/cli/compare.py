@@ -131,10 +131,7 @@ def faithfulness(
     batch_size: BatchSize = 8,
 ) -> None:
     """Faithfulness: what becomes of the class as the pixels that a map points at go or come."""
-    run(
-        model, pictures, methods, metrics, None, 0, 0.2, targets, dataset, root, split, labels,
-        every, limit, work, json_file, fit, multi_label, weights, num_classes, device, batch_size,
-    )  # fmt: skip
+    run(**locals(), out=None, shown=0, threshold=0.2)
 
 
 def _specs(text: str) -> list[str]:

@@ -18,7 +18,6 @@ from attrib.compare.record import PictureRecord
 from attrib.compare.subject import Subject, subject_of
 from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
 from attrib.errors import InputError
-from attrib.explain import check_labels
 from attrib.explanation import ModelRecord
 from attrib.files import writing
 from attrib.images import PictureLike, as_batch, read_image
@@ -26,7 +25,7 @@ from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric
 from attrib.models import SpatialClassifier
-from attrib.targets import TargetsLike, classes_per_picture
+from attrib.targets import TargetsLike, check_labels, classes_per_picture
 from attrib.types import Fit, ModelSpec
 
 __all__ = ["compare"]
@@ -94,6 +93,8 @@ def compare(
     subject = subject_of(model, methods, metrics, spec=spec, fit=fit, multi_label=multi_label)
     name, sources, kind = _sources(subject, pictures, targets)
     sources = sources[::every][:limit]
+    if not sources:
+        raise InputError("there is no picture to compare methods on")
     facts = _facts(subject, name, sources, kind, shown, threshold)
     done, failed = _run(subject, sources, facts, work, shown, batch_size, progress)
     return Comparison(
