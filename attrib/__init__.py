@@ -9,6 +9,7 @@ e.save("bird.png")
 
 from importlib.metadata import version as _version
 
+from attrib.compare import Comparison, compare
 from attrib.errors import AttribError, AttribWarning
 from attrib.explain import Explainer, explain
 from attrib.explanation import Explanation
@@ -25,6 +26,7 @@ __all__ = [
     "AttribError",
     "AttribWarning",
     "Attribution",
+    "Comparison",
     "Explainer",
     "Explanation",
     "Frame",
@@ -33,6 +35,7 @@ __all__ = [
     "ModelSpec",
     "SpatialClassifier",
     "Targets",
+    "compare",
     "explain",
     "load_model",
     "localize",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,10 +21,10 @@ from attrib.methods import Method, resolve
 from attrib.models import SpatialClassifier, load_model, split
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
-from attrib.targets import TargetsLike, resolve_targets
+from attrib.targets import TargetsLike, check_labels, classes_per_picture, resolve_targets
 from attrib.types import Attribution, Fit, Localization, ModelSpec, Targets
 
-__all__ = ["Explainer", "explain"]
+__all__ = ["Explainer", "as_classifier", "explain"]
 
 PROGRESS_FROM = 8
 """A progress bar is shown for more pictures than this."""
@@ -57,7 +57,8 @@ class Explainer:
         multi_label: bool | None = None,
     ) -> None:
         self.method = resolve(method)
-        self.classifier = _classifier(model, self.method, spec, multi_label)
+        need = "class_maps" if self.method.needs_class_maps else "features"
+        self.classifier = as_classifier(model, spec, multi_label, need=need)  # type: ignore[arg-type]
         self.fit: Fit = fit or self.classifier.spec.fit
         self._record = ModelRecord(self.classifier, self.fit)
 
@@ -119,7 +120,8 @@ class Explainer:
         if batch_size < 1:
             raise InputError(f"batch_size is 1 or more, got {batch_size}")
         items, single = as_batch(pictures)
-        per_picture = self._per_picture(targets, len(items), single)
+        labels = self.classifier.spec.labels
+        per_picture = classes_per_picture(targets, len(items), labels, single=single)
         done: list[Explanation] = []
         with _bar(len(items), progress) as bar:
             for start in range(0, len(items), batch_size):
@@ -133,40 +135,8 @@ class Explainer:
         return done[0] if single else done
 
     def check_labels(self, name: str, labels: Sequence[str]) -> None:
-        """Make sure that a data set's classes are the model's, or the first of them.
-
-        Args:
-            name: Of the data set, for the message.
-            labels: Its class names, in order.
-
-        Raises:
-            InputError: the model has fewer classes, or other ones.
-        """
-        spec, classes = self.classifier.spec, self.classifier.num_classes
-        if len(labels) > classes:
-            raise InputError(
-                f"{name} has {len(labels)} classes, {spec.name} only {classes}; use a model "
-                "trained on this data set"
-            )
-        for own, wanted in zip(spec.labels, labels, strict=False):
-            if own != wanted:
-                raise InputError(
-                    f"class names differ: {spec.name} has {own!r} where {name} has {wanted!r}"
-                )
-
-    def _per_picture(
-        self, targets: TargetsLike, count: int, single: bool
-    ) -> list[list[int]] | None:
-        """Bring targets to one list of class indices per picture; None for the argmax."""
-        if targets is None:
-            return None
-        if single and isinstance(targets, Sequence) and not isinstance(targets, str):
-            targets = [cast(Any, targets)] if not any(_nested(t) for t in targets) else targets
-        pairs = cast(Targets, resolve_targets(targets, count, self.classifier.spec.labels))
-        rows: list[list[int]] = [[] for _ in range(count)]
-        for image, label in zip(pairs.image.tolist(), pairs.label.tolist(), strict=True):
-            rows[image].append(label)
-        return rows
+        """Make sure that a data set's classes are the model's; see the function of this name."""
+        check_labels(self.classifier, name, labels)
 
     def _batch(
         self,
@@ -241,18 +211,24 @@ def explain(
     return explainer.explain(pictures, targets, **options)
 
 
-def _classifier(
+def as_classifier(
     model: nn.Module | str | SpatialClassifier,
-    method: Method,
-    spec: ModelSpec | None,
-    multi_label: bool | None,
+    spec: ModelSpec | None = None,
+    multi_label: bool | None = None,
+    *,
+    need: Literal["class_maps", "features"] = "class_maps",
 ) -> SpatialClassifier:
+    """See whatever `Explainer` takes as a model as a `SpatialClassifier`; arguments as there.
+
+    Raises:
+        SplitError: the model has no class maps and `need` asks for them.
+        UnknownNameError: no such model.
+    """
     if isinstance(model, SpatialClassifier):
         classifier = model if spec is None else replace(model, spec=spec)
     else:
         module = load_model(model) if isinstance(model, str) else model
-        need = "class_maps" if method.needs_class_maps else "features"
-        classifier = split(module, spec=spec, need=need)  # type: ignore[arg-type]
+        classifier = split(module, spec=spec, need=need)
     if multi_label is not None:
         classifier = replace(classifier, spec=replace(classifier.spec, multi_label=multi_label))
     return classifier
@@ -265,10 +241,6 @@ def _read(item: PictureLike, index: int, single: bool) -> Picture:
         if single:
             raise
         raise type(error)(f"picture {index}: {error}") from error
-
-
-def _nested(value: object) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _bar(total: int, progress: bool | None) -> Any:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attrib.errors import TargetError, UnknownNameError
+from attrib.errors import InputError, TargetError, UnknownNameError
+from attrib.models import SpatialClassifier
 from attrib.types import TargetRule, Targets
 
-__all__ = ["TargetsLike", "argmax", "label_index", "resolve_targets"]
+__all__ = [
+    "TargetsLike",
+    "argmax",
+    "check_labels",
+    "classes_per_picture",
+    "label_index",
+    "resolve_targets",
+]
 
 Class = int | str
 TargetsLike = None | Class | Sequence[Class | Sequence[Class]] | Tensor | Targets
@@ -60,6 +69,29 @@ def resolve_targets(targets: TargetsLike, images: int, labels: Sequence[str]) ->
     return Targets(image=index[:, 0].contiguous(), label=index[:, 1].contiguous())
 
 
+def classes_per_picture(
+    targets: TargetsLike, count: int, labels: Sequence[str], *, single: bool
+) -> list[list[int]] | None:
+    """Bring targets to one list of class indices per picture; None for the argmax.
+
+    Args:
+        targets: See `TargetsLike`; for a single picture a flat list is its classes.
+        count: How many pictures.
+        labels: The model's label names; empty if it has none.
+        single: One picture was given, not a list of one.
+    """
+    if targets is None:
+        return None
+    if single and isinstance(targets, Sequence) and not isinstance(targets, str):
+        nested = any(isinstance(t, Sequence) and not isinstance(t, str) for t in targets)
+        targets = targets if nested else [cast(Any, targets)]
+    pairs = cast(Targets, resolve_targets(targets, count, labels))
+    rows: list[list[int]] = [[] for _ in range(count)]
+    for image, label in zip(pairs.image.tolist(), pairs.label.tolist(), strict=True):
+        rows[image].append(label)
+    return rows
+
+
 def _as_list(value: Class | Sequence[Class]) -> Sequence[Class]:
     return [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
 
@@ -100,3 +132,27 @@ def label_index(label: Class, labels: Sequence[str]) -> int:
         if wanted in (part.strip() for part in name.lower().split(",")):
             return index
     raise UnknownNameError("label", label, labels)
+
+
+def check_labels(classifier: SpatialClassifier, name: str, labels: Sequence[str]) -> None:
+    """Make sure that a data set's classes are the model's, or the first of them.
+
+    Args:
+        classifier: The model.
+        name: Of the data set, for the message.
+        labels: Its class names, in order.
+
+    Raises:
+        InputError: the model has fewer classes, or other ones.
+    """
+    spec, classes = classifier.spec, classifier.num_classes
+    if len(labels) > classes:
+        raise InputError(
+            f"{name} has {len(labels)} classes, {spec.name} only {classes}; use a model "
+            "trained on this data set"
+        )
+    for own, wanted in zip(spec.labels, labels, strict=False):
+        if own != wanted:
+            raise InputError(
+                f"class names differ: {spec.name} has {own!r} where {name} has {wanted!r}"
+            )

@@ -233,12 +233,12 @@ def test_another_job_is_refused(root, explainer, tmp_path):
 
 
 def test_a_second_process_on_the_same_shard_is_refused(root, explainer, tmp_path):
-    from attrib.seeds.journal import Journal
+    from attrib.journal import Journal
 
     held = f"""
 import time
 from pathlib import Path
-from attrib.seeds.journal import Journal
+from attrib.journal import Journal
 with Journal(Path({str(tmp_path)!r}), "1-of-1").open():
     print("held", flush=True)
     time.sleep(60)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from attrib.cli import demo, evaluate, explain, fit, listing, seeds
+from attrib.cli import compare, demo, evaluate, explain, fit, listing, seeds
 from attrib.cli.memory import keep_freed_memory
 from attrib.errors import AttribError
 
@@ -21,10 +21,12 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("explain")(explain.run)
+app.command("compare")(compare.run)
 app.command("seeds")(seeds.run)
 app.command("demo")(demo.run)
 app.command("methods")(listing.methods)
 app.command("models")(listing.models)
+evaluate.app.command("faithfulness")(compare.faithfulness)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(fit.app, name="fit")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -15,6 +15,7 @@ from attrib import surgery
 from attrib.errors import SplitError
 from attrib.models.anatomy import Anatomy, logits_of
 from attrib.models.layout import Layout, Levels, Raw, detect
+from attrib.models.recall import Recall
 from attrib.types import ModelSpec
 
 __all__ = ["Features", "SpatialClassifier", "Stage"]
@@ -61,6 +62,7 @@ class SpatialClassifier:
         exact: The CAM identity was verified, to 1e-4 in float32.
         note: Why the class maps are approximate or absent; empty when exact.
         stages: The steps of the trunk, in order.
+        recall: Keeps the features of the last batch, if given; see `remembering`.
     """
 
     model: nn.Module
@@ -72,6 +74,7 @@ class SpatialClassifier:
     exact: bool
     note: str
     stages: tuple[Stage, ...] = ()
+    recall: Recall | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -94,10 +97,30 @@ class SpatialClassifier:
         Raises:
             SplitError: the model has no class maps; the message says why and what to do.
         """
+        self._spatial()
+        if self.recall is None:
+            return self._forward(images)
+        return self.recall(self.model, images, self._forward)
+
+    def _forward(self, images: Float[Tensor, "b _ h w"]) -> Features:
         anatomy, layout = self._spatial()
         with surgery.inference(self.model):
             raw, logits = anatomy.forward(self.model, images)
             return Features(grid=self._grid(raw, layout, anatomy, images), logits=logits)
+
+    def remembering(self) -> SpatialClassifier:
+        """Return a view of the same model that does not run it twice in a row on equal images.
+
+        For several methods on one batch; it holds that batch's features until the next.
+        """
+        return replace(self, recall=Recall())
+
+    def of(self, model: nn.Module) -> SpatialClassifier:
+        """Return the same view of a copy of the model, at the same layers."""
+        other = replace(self, model=model)
+        if "gradient_layer" in vars(self):
+            vars(other)["gradient_layer"] = self.gradient_layer
+        return other
 
     def class_maps(self, grid: Float[Tensor, "b k u v"]) -> Float[Tensor, "b c u v"]:
         """Apply the head at every cell; without bias where it is linear."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ __all__ = ["COLORMAP", "Box", "Panel", "figure", "overlay"]
 COLORMAP = "plasma"
 STRENGTH = 0.8
 """Opacity of the heatmap where it is 1; where it is 0 the photograph is bare."""
+TITLE_WIDTH = 32
+"""Characters after which a title goes on below."""
 BOX_COLOUR, TRUTH_COLOUR = "#00e5ff", "#ffffff"
 
 Box = tuple[int, int, int, int]
@@ -60,12 +63,13 @@ def overlay(image: UInt8[Tensor, "3 H W"], heatmap: Float[Tensor, "H W"]) -> NDA
     return blended
 
 
-def figure(panels: Sequence[Sequence[Panel]], *, size: float = 3.0) -> Figure:
+def figure(panels: Sequence[Sequence[Panel]], *, size: float = 3.0, colorbar: str = "") -> Figure:
     """Lay panels out in rows.
 
     Args:
         panels: Rows of panels.
         size: Width of a panel in inches.
+        colorbar: What the one colour scale of all heatmaps measures; empty for no scale.
 
     Returns:
         A figure that is not known to pyplot, so that nothing is opened and nothing leaks.
@@ -84,7 +88,17 @@ def figure(panels: Sequence[Sequence[Panel]], *, size: float = 3.0) -> Figure:
     for row, row_axes in zip(panels, axes, strict=True):
         for panel, axis in zip(row, row_axes, strict=False):
             _draw(panel, axis)
+    if colorbar:
+        _scale(drawn, axes, colorbar)
     return drawn
+
+
+def _scale(drawn: Figure, axes: Any, label: str) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    bar = drawn.colorbar(ScalarMappable(cmap=COLORMAP), ax=axes, fraction=0.02, pad=0.01, aspect=40)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
 
 
 def _draw(panel: Panel, axis: Axes) -> None:
@@ -99,7 +113,7 @@ def _draw(panel: Panel, axis: Axes) -> None:
     if panel.box is not None:
         _rectangle(panel.box, axis, BOX_COLOUR, "-")
     if panel.title:
-        axis.set_title(panel.title, fontsize=8)
+        axis.set_title(fill(panel.title, TITLE_WIDTH), fontsize=8)
 
 
 def _rectangle(box: Box, axis: Axes, colour: str, style: str) -> None:

@@ -1,9 +1,9 @@
 """Seeds for weakly supervised segmentation: from a data set to the files its pipelines read."""
 
+from attrib.journal import labels_of
 from attrib.seeds.combine import combine
 from attrib.seeds.formats import FORMATS, Format, Naming, Seed
 from attrib.seeds.job import SeedReport, make_seeds
-from attrib.seeds.journal import labels_of
 from attrib.seeds.label_png import label_image, read_label_png
 from attrib.seeds.labels import affinity_label, label_map, with_saliency
 from attrib.seeds.maps import SeedMaps, aggregate, seed_views

@@ -17,13 +17,13 @@ from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
 from attrib.errors import AttribError, InputError, ModelError
 from attrib.explain import Explainer
 from attrib.files import writing
+from attrib.journal import Journal, claim
 from attrib.methods import RIB, Method
 from attrib.methods.rib import check_pool
 from attrib.models import fingerprint
 from attrib.registry import format_spec
 from attrib.seeds.combine import combine
 from attrib.seeds.formats import FORMATS, Naming, Seed
-from attrib.seeds.journal import Journal, claim
 from attrib.seeds.maker import SeedMaker
 from attrib.seeds.options import SeedOptions
 from attrib.seeds.pool import pool_of

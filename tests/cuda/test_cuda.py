@@ -10,10 +10,12 @@ from attrib.datasets.scenes import CLASSES
 from attrib.localize import largest_component, largest_component_batched
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB, Pool, untrained
-from attrib.metrics import best_ious
+from attrib.metrics import best_ious, resolve_metric
 from attrib.metrics.thresholds import grid
 from attrib.seeds import FORMATS, SeedOptions, make_seeds
+from attrib.types import Targets
 from tests.models import SPEC, Everything, images, make
+from tests.test_faithfulness import NAMES, PAIRS, setting
 from tests.test_localize import ADVERSARIAL
 
 pytestmark = [
@@ -104,6 +106,22 @@ def test_refinement_is_the_cpu_one():
     there = pamr(pictures.cuda(), maps.cuda())
     assert there.is_cuda
     torch.testing.assert_close(there.cpu(), pamr(pictures, maps), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_faithfulness_is_the_cpu_one(name):
+    classifier, batch, maps, explain = setting()
+    here = resolve_metric(name)(classifier, batch, maps, PAIRS, explain)
+    classifier.model.cuda()
+    pairs = Targets(image=PAIRS.image.cuda(), label=PAIRS.label.cuda())
+    there = resolve_metric(name)(classifier, batch.cuda(), maps.cuda(), pairs, explain)
+    assert there.is_cuda
+    torch.testing.assert_close(here, there.cpu(), rtol=1e-2, atol=2e-3)
+
+
+def test_a_comparison_tells_memory():
+    found = attrib.compare("demo", torch.rand(3, 96, 96), ["cam", "gradcam"], "cat")
+    assert all(row.peak_bytes > 0 and not row.notes for row in found.rows)
 
 
 def test_seeds_of_a_data_set(tmp_path):

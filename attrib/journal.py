@@ -1,4 +1,4 @@
-"""What a seeds job is and how far it has come, on disk."""
+"""What a long job is and how far it has come, on disk."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ class Journal:
             finally:
                 self._file = None
 
-    def add(self, seed_id: str, status: str, **facts: Any) -> None:
+    def add(self, key: str, status: str, **facts: Any) -> None:
         """Write down what became of a picture; can be called from several threads."""
         if self._file is None:
             raise InputError("the journal is not open")
-        line = json.dumps({"id": seed_id, "status": status, **facts}) + "\n"
+        line = json.dumps({"id": key, "status": status, **facts}) + "\n"
         with self._turn:
             self._file.write(line.encode())
             self._file.flush()
@@ -117,5 +117,6 @@ def _lock(file: IO[bytes], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise InputError(
-            f"another process is writing {path}; wait for it, or give each its --shard i/n"
+            f"another process is writing {path}; wait for it, or give each a folder or a shard "
+            "(--shard i/n) of its own"
         ) from None

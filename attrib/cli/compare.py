@@ -1,0 +1,214 @@
+"""`attrib compare` and `attrib evaluate faithfulness`: methods side by side."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attrib.cli.options import (
+    BatchSize,
+    Device,
+    FitOption,
+    Labels,
+    ModelName,
+    NumClasses,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from attrib import Comparison
+    from attrib.compare import Estimate
+
+__all__ = ["faithfulness", "run"]
+
+DEFAULT = "cam,infocam+,gradcam,layercam"
+
+Pictures = Annotated[
+    list[Path] | None, typer.Argument(help="Pictures, and folders of them; or --dataset.")
+]
+Methods = Annotated[
+    str, typer.Option("--methods", "--method", help="Comma-separated names or specs.")
+]
+Metrics = Annotated[
+    str,
+    typer.Option(
+        help="Comma-separated names or specs: deletion, insertion, road, infidelity, "
+        "max-sensitivity, sparseness, randomisation."
+    ),
+]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", help="voc, coco, cub or folder, instead of pictures.")
+]
+Root = Annotated[Path | None, typer.Option(help="Folder of the data set.")]
+Split = Annotated[str | None, typer.Option(help="Part of the data set.")]
+Classes = Annotated[
+    str, typer.Option("--targets", help="Which class to explain: predicted, or a data set's true.")
+]
+Every = Annotated[int, typer.Option(min=1, help="Only every n-th picture.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.")]
+Work = Annotated[
+    Path | None, typer.Option(help="Folder that keeps what is done; repeat the command to go on.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write this file.")]
+MultiLabel = Annotated[
+    bool | None, typer.Option(help="The model has independent outputs; as it says if left.")
+]
+
+
+def run(
+    model: ModelName,
+    pictures: Pictures = None,
+    methods: Methods = DEFAULT,
+    metrics: Metrics = "deletion,insertion",
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="File to write, by its suffix: .html, .png, .pdf, .json, .tex."),
+    ] = None,
+    shown: Annotated[int, typer.Option(min=0, help="Pictures whose maps are kept.")] = 12,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Where boxes are cut.")] = 0.2,
+    targets: Classes = "predicted",
+    dataset: Dataset = None,
+    root: Root = None,
+    split: Split = None,
+    labels: Labels = None,
+    every: Every = 1,
+    limit: Limit = None,
+    work: Work = None,
+    json_file: JsonFile = None,
+    fit: FitOption = None,
+    multi_label: MultiLabel = None,
+    weights: Weights = None,
+    num_classes: NumClasses = None,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+) -> None:
+    """Compare methods on pictures: a table of scores, and a page of their maps."""
+    import attrib
+
+    loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
+    found = attrib.compare(
+        loaded,
+        _pictures(pictures, dataset, root, split, labels, loaded),
+        _specs(methods),
+        targets,
+        metrics=_specs(metrics),
+        every=every,
+        limit=limit,
+        shown=shown,
+        threshold=threshold,
+        batch_size=batch_size,
+        work=work,
+        fit=fit,  # type: ignore[arg-type]
+        multi_label=multi_label,
+    )
+    _print(found)
+    for path in [*(out or []), *([json_file] if json_file else [])]:
+        typer.echo(f"wrote {found.save(path)}")
+
+
+def faithfulness(
+    model: ModelName,
+    pictures: Pictures = None,
+    methods: Methods = DEFAULT,
+    metrics: Metrics = "deletion,insertion,road,sparseness",
+    targets: Classes = "predicted",
+    dataset: Dataset = None,
+    root: Root = None,
+    split: Split = None,
+    labels: Labels = None,
+    every: Every = 1,
+    limit: Limit = None,
+    work: Work = None,
+    json_file: JsonFile = None,
+    fit: FitOption = None,
+    multi_label: MultiLabel = None,
+    weights: Weights = None,
+    num_classes: NumClasses = None,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+) -> None:
+    """Faithfulness: what becomes of the class as the pixels that a map points at go or come."""
+    run(**locals(), out=None, shown=0, threshold=0.2)
+
+
+def _specs(text: str) -> list[str]:
+    """Split at commas that no parenthesis encloses."""
+    parts, depth = [""], 0
+    for c in text:
+        depth += (c == "(") - (c == ")")
+        if c == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += c
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _pictures(
+    pictures: list[Path] | None,
+    dataset: str | None,
+    root: Path | None,
+    split: str | None,
+    labels: Path | None,
+    model: Any,
+) -> Any:
+    from attrib.cli.options import labelled_dataset
+    from attrib.errors import InputError
+    from attrib.models import spec_of
+
+    if bool(pictures) == (dataset is not None):
+        raise InputError("name pictures, or a data set with --dataset and --root; one of the two")
+    if dataset is None:
+        return [path for given in pictures or [] for path in _files(given)]
+    if root is None:
+        raise InputError(f"--dataset {dataset} needs --root FOLDER")
+    return labelled_dataset(dataset, root, split, labels, classes=spec_of(model).labels)
+
+
+def _files(path: Path) -> list[Path]:
+    from attrib.datasets.folder import SUFFIXES
+    from attrib.errors import InputError
+
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InputError(f"{path} holds no pictures")
+    return found
+
+
+def _print(found: Comparison) -> None:
+    typer.echo(f"{len(found.pictures)} pictures of {found.name}, class {found.targets}")
+    width = max(len("method"), *(len(method) for method in found.methods)) + 2
+    heads = [*found.metrics, "s/picture"]
+    sizes = [max(len(head), 21) + 2 for head in heads[:-1]] + [11]
+    head = "".join(f"{h:>{size}}" for h, size in zip(heads, sizes, strict=True))
+    typer.echo(f"{'method':{width}}{head}")
+    for row in found.rows:
+        if not row.pictures:
+            typer.echo(f"{row.method:{width}}  {row.error}")
+            continue
+        cells = [_cell(row.scores[metric]) for metric in found.metrics] + [f"{row.seconds:.3g}"]
+        line = "".join(f"{cell:>{size}}" for cell, size in zip(cells, sizes, strict=True))
+        typer.echo(f"{row.method:{width}}{line}")
+    _print_troubles(found)
+
+
+def _cell(cell: Estimate) -> str:
+    if math.isnan(cell.mean):
+        return "none"
+    if math.isnan(cell.low):
+        return f"{cell.mean:.3f}"
+    return f"{cell.mean:.3f} ({cell.low:.3f} to {cell.high:.3f})"
+
+
+def _print_troubles(found: Comparison) -> None:
+    for row in found.rows:
+        for metric, reason in row.notes.items():
+            typer.echo(f"{row.method}, {metric}: {reason}")
+        if row.failures and row.pictures:
+            typer.echo(f"{row.method} failed on {row.failures} pictures: {row.error}")
+    for key, reason in found.failed.items():
+        typer.echo(f"{key} was left out: {reason}")

@@ -1,0 +1,216 @@
+"""Every method on one batch of pictures: maps, times, scores, and what a report shows of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from attrib import surgery
+from attrib.compare.record import Outcome, PictureRecord, Shown, SmallMap
+from attrib.compare.subject import Subject
+from attrib.images import Picture, preprocess
+from attrib.localize import covered, normalize, to_source
+from attrib.methods import Method
+from attrib.metrics.base import Explain, at_input
+from attrib.models import SpatialClassifier
+from attrib.models.anatomy import logits_of
+from attrib.targets import resolve_targets
+from attrib.types import Attribution, Frame, Targets
+
+__all__ = ["Item", "measure"]
+
+MAP_SIDE, PICTURE_SIDE = 96, 640
+"""Longest sides in pixels of what a report holds of maps and pictures."""
+TOP = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Item:
+    """One picture to be compared on.
+
+    Args:
+        id: Unique.
+        picture: Read.
+        classes: To explain; None for the most likely one.
+        shown: Keep what a report shows.
+    """
+
+    id: str
+    picture: Picture
+    classes: tuple[int, ...] | None
+    shown: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Batch:
+    """Pictures on their way, and the pairs that are explained on them."""
+
+    images: Float[Tensor, "b _ h w"]
+    frames: tuple[Frame, ...]
+    logits: Float[Tensor, "b c"]
+    pairs: Targets
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Trial:
+    """What one method made of a batch; without maps if it failed."""
+
+    maps: Float[Tensor, "n u v"] | None = None
+    scores: dict[str, Tensor]
+    outcome: Outcome
+
+
+def measure(subject: Subject, items: Sequence[Item]) -> list[PictureRecord]:
+    """Explain and score one batch of pictures by every method.
+
+    All methods explain the same classes of the same tensors, and the plain forward pass is shared
+    by those that ask for no other; it counts into the seconds of each.
+    """
+    batch = _prepare(subject, items)
+    trials = {spec: _try(subject, method, batch) for spec, method in subject.methods.items()}
+    records = []
+    for i, item in enumerate(items):
+        rows = (batch.pairs.image == i).nonzero().flatten()
+        records.append(
+            PictureRecord(
+                id=item.id,
+                outcomes={spec: _outcome(trial, rows) for spec, trial in trials.items()},
+                shown=_shown(subject, item, batch, trials, i) if item.shown else None,
+            )
+        )
+    return records
+
+
+def _prepare(subject: Subject, items: Sequence[Item]) -> _Batch:
+    classifier = subject.remembering
+    images, frames = preprocess(
+        [item.picture for item in items],
+        classifier.spec,
+        fit=subject.fit,
+        device=classifier.device,
+        dtype=surgery.dtype_of(classifier.model),
+    )
+    logits = _logits(classifier, images)
+    likely = logits.argmax(1).tolist()
+    classes = [
+        [top] if item.classes is None else list(item.classes)
+        for item, top in zip(items, likely, strict=True)
+    ]
+    pairs = resolve_targets(classes, len(items), classifier.spec.labels)(logits)
+    return _Batch(images=images, frames=frames, logits=logits, pairs=pairs)
+
+
+def _logits(classifier: SpatialClassifier, images: Tensor) -> Float[Tensor, "b c"]:
+    if classifier.anatomy is not None:
+        return classifier.forward(images.clone()).logits.float()
+    with surgery.inference(classifier.model):
+        return logits_of(classifier.model(images.clone())).float()
+
+
+def _try(subject: Subject, method: Method, batch: _Batch) -> _Trial:
+    """Run a method and score its maps; whatever it raises becomes its reason."""
+    try:
+        found, seconds, peak = _timed(subject.remembering, method, batch)
+    except Exception as error:  # a comparison goes on without a method that cannot take part
+        return _Trial(scores={}, outcome=Outcome(error=_reason(error)))
+    maps = at_input(found.maps, batch.images)
+    scores, notes = {}, {}
+    for spec, metric in subject.metrics.items():
+        try:
+            scores[spec] = metric(
+                subject.classifier, batch.images, maps, batch.pairs, _explain(method)
+            )
+        except Exception as error:
+            notes[spec] = _reason(error)
+    count = max(1, len(batch.images))
+    outcome = Outcome(notes=notes, seconds=seconds / count, peak_bytes=peak, exact=found.exact)
+    return _Trial(maps=found.maps, scores=scores, outcome=outcome)
+
+
+def _timed(
+    classifier: SpatialClassifier, method: Method, batch: _Batch
+) -> tuple[Attribution, float, int | None]:
+    """Explain a batch; return also its seconds and GPU memory, the forward pass included."""
+    device, recall = classifier.device, classifier.recall
+    images, reused = batch.images.clone(), 0 if recall is None else recall.reused
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device) if cuda else 0
+    started = time.perf_counter()
+    found = method.attribute(classifier, images, batch.pairs)
+    if cuda:
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - started
+    if recall is not None and recall.reused > reused:
+        seconds += recall.seconds
+    return found, seconds, torch.cuda.max_memory_allocated(device) - before if cuda else None
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _explain(method: Method) -> Explain:
+    def explain(
+        classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: Targets
+    ) -> Float[Tensor, "n h w"]:
+        return at_input(method.attribute(classifier, images.clone(), targets).maps, images)
+
+    return explain
+
+
+def _outcome(trial: _Trial, rows: Tensor) -> Outcome:
+    """Take one picture's share of a batch."""
+    scores = {spec: float(values[rows].nanmean()) for spec, values in trial.scores.items()}
+    return replace(trial.outcome, scores=scores)
+
+
+def _shown(subject: Subject, item: Item, batch: _Batch, trials: dict[str, _Trial], i: int) -> Shown:
+    rows = (batch.pairs.image == i).nonzero().flatten()
+    spec = subject.classifier.spec
+    logits = batch.logits[i]
+    values, classes = (logits.sigmoid() if spec.multi_label else logits.softmax(0)).topk(
+        min(TOP, len(logits))
+    )
+
+    def name(index: int) -> str:
+        return spec.labels[index] if index < len(spec.labels) else str(index)
+
+    height, width = item.picture.pixels.shape[1:]
+    return Shown(
+        pixels=_shrunk(item.picture.pixels.cpu().float(), PICTURE_SIDE).round().to(torch.uint8),
+        size=(height, width),
+        target=name(int(batch.pairs.label[rows[0]])) if len(rows) else "",
+        top=tuple((name(c), v) for c, v in zip(classes.tolist(), values.tolist(), strict=True)),
+        maps={
+            key: _small(trial.maps[rows[0]], batch.frames[i])
+            for key, trial in trials.items()
+            if trial.maps is not None and len(rows)
+        },
+    )
+
+
+def _small(raw: Float[Tensor, "u v"], frame: Frame) -> SmallMap:
+    """Resample a map to the whole picture, small; what is not finite or constant becomes 0."""
+    maps = to_source(raw[None].float().nan_to_num(), frame)
+    seen = covered(frame, maps.device)
+    heat = _shrunk(normalize(maps, seen=seen)[0], MAP_SIDE)
+    heat = heat / heat.amax().clamp(min=1e-12)
+    return SmallMap(values=heat[0].mul(255).round().to(torch.uint8).cpu())
+
+
+def _shrunk(x: Float[Tensor, "k h w"], side: int) -> Float[Tensor, "k _h _w"]:
+    longest = max(x.shape[1:])
+    if longest <= side:
+        return x
+    size = [max(1, round(length * side / longest)) for length in x.shape[1:]]
+    return F.interpolate(x[None], size, mode="area")[0]

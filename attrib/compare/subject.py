@@ -1,0 +1,75 @@
+"""What is compared: a model, methods, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import nn
+
+from attrib.errors import InputError
+from attrib.explain import as_classifier
+from attrib.methods import Method, resolve
+from attrib.metrics import Metric, resolve_metric
+from attrib.models import SpatialClassifier
+from attrib.registry import format_spec
+from attrib.types import Fit, ModelSpec
+
+__all__ = ["Subject", "subject_of"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A model with methods and metrics.
+
+    Args:
+        classifier: The model, split as far as it can be; metrics ask it.
+        remembering: The same, with the features of the last batch; methods explain it.
+        methods: By spec, in the order given.
+        metrics: By spec, in the order given.
+        fit: How pictures are brought to the model's size.
+    """
+
+    classifier: SpatialClassifier
+    remembering: SpatialClassifier
+    methods: dict[str, Method]
+    metrics: dict[str, Metric]
+    fit: Fit
+
+
+def subject_of(
+    model: nn.Module | str | SpatialClassifier,
+    methods: Sequence[str | Method],
+    metrics: Sequence[str | Metric],
+    *,
+    spec: ModelSpec | None = None,
+    fit: Fit | None = None,
+    multi_label: bool | None = None,
+) -> Subject:
+    """Load and split the model, and build methods and metrics from their specs.
+
+    Raises:
+        UnknownNameError: no such model, method or metric.
+        InputError: no method, or one given twice.
+    """
+    if isinstance(methods, str) or isinstance(metrics, str):
+        raise InputError("methods and metrics are lists of specs; write ['cam'] instead of 'cam'")
+    classifier = as_classifier(model, spec, multi_label, need="features")
+    return Subject(
+        classifier=classifier,
+        remembering=classifier.remembering(),
+        methods=_by_spec("methods", [resolve(method) for method in methods]),
+        metrics=_by_spec("metrics", [resolve_metric(metric) for metric in metrics]),
+        fit=fit or classifier.spec.fit,
+    )
+
+
+def _by_spec(kind: str, things: list[T]) -> dict[str, T]:
+    found = {format_spec(thing): thing for thing in things}
+    if not things or len(found) < len(things):
+        names = [format_spec(thing) for thing in things]
+        raise InputError(f"{kind} are one or more, none given twice; got {names}")
+    return found
