@@ -125,8 +125,8 @@ class AtLeast:
 def check_fields(instance: Any) -> None:
     """Check a dataclass's fields against their annotations, for users who run no type checker.
 
-    Knows classes, unions, uniform tuples, `Literal` and `Annotated[..., AtLeast(n)]`; a float
-    takes an int.
+    Knows classes, unions, uniform tuples, dictionaries, `Literal` and
+    `Annotated[..., AtLeast(n)]`; a float takes an int.
 
     Raises:
         SpecError: says the field, what was given and what was expected.
@@ -158,6 +158,8 @@ def _complaint(value: object, hint: Any) -> str:
     if get_origin(hint) in (UnionType, Union):
         complaints = [_complaint(value, option) for option in get_args(hint)]
         return "" if "" in complaints else " or ".join(complaints)
+    if get_origin(hint) is dict:
+        return "" if isinstance(value, dict) else "a dictionary"
     types = (int, float) if hint is float else hint
     fits = isinstance(value, types) and (hint is bool or not isinstance(value, bool))
     return "" if fits else _NAMES.get(hint, f"a {hint.__name__}")

@@ -42,6 +42,7 @@ class GradCAM(Method):
 
     name = "gradcam"
     summary = "features weighted by their channel's mean gradient; any model"
+    family = "features and their gradients"
     needs_class_maps = False
     layer: str = ""
     relu: bool = True
@@ -72,6 +73,7 @@ class GradCAMPlusPlus(Method):
 
     name = "gradcam++"
     summary = "features weighted by gradients that count where the class grows; any model"
+    family = "features and their gradients"
     needs_class_maps = False
     layer: str = ""
     relu: bool = True
@@ -100,6 +102,7 @@ class HiResCAM(Method):
 
     name = "hirescam"
     summary = "features times gradient at every cell; any model"
+    family = "features and their gradients"
     needs_class_maps = False
     layer: str = ""
     relu: bool = True
@@ -129,6 +132,7 @@ class LayerCAM(Method):
 
     name = "layercam"
     summary = "features times positive gradient at every cell; any model, any layer"
+    family = "features and their gradients"
     needs_class_maps = False
     layer: str = ""
     relu: bool = True
