@@ -107,12 +107,18 @@ def format_spec(instance: Any) -> str:
     'infocam(region=5)'
     """
     changed = [
-        f"{f.name}={getattr(instance, f.name)!r}"
+        f"{f.name}={_literal(getattr(instance, f.name))!r}"
         for f in dataclasses.fields(instance)
         if getattr(instance, f.name) != f.default
     ]
     name: str = instance.name
     return name + (f"({', '.join(changed)})" if changed else "")
+
+
+def _literal(value: Any) -> Any:
+    """Write an object that a spec can make as that spec, and anything else as it is."""
+    spelled = dataclasses.is_dataclass(value) and isinstance(getattr(value, "name", None), str)
+    return format_spec(value) if spelled else value
 
 
 @dataclasses.dataclass(frozen=True)

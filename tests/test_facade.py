@@ -9,8 +9,8 @@ import attrib
 
 ROOT = Path(attrib.__file__).parent
 ROOMS = (
-    "errors files types registry surgery calls images models localize bottleneck information methods "
-    "metrics datasets targets report explanation explain seeds evaluate fit cli"
+    "errors files types registry surgery calls images models localize bottleneck information "
+    "methods metrics datasets targets report explanation explain seeds evaluate fit cli"
 ).split()
 
 

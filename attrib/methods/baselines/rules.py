@@ -39,7 +39,8 @@ class _TwoReLUs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         low: Tensor = self.low(x.clone())
-        return low - self.high(x - 6)
+        high: Tensor = self.high(x - 6)
+        return low - high
 
 
 class _Windows(nn.Module):

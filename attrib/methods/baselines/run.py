@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attrib import surgery
-from attrib.errors import MemoryWarning
+from attrib.methods.memory import in_steps
 from attrib.models import SpatialClassifier
 from attrib.models.anatomy import logits_of
 from attrib.registry import AtLeast
@@ -89,33 +89,14 @@ def of_pixels(
 ) -> Float[Tensor, "n h w"]:
     """Explain pairs a few at a time; with half the batch from where memory ran out."""
     exact = images.to(torch.promote_types(images.dtype, torch.float32))
-    out: list[Tensor] = []
-    start = 0
-    while start < len(pairs):
-        rows = slice(start, start + min(together, batch))
+
+    def step(rows: slice, batch: int) -> Tensor:
         pictures, labels = exact[pairs.image[rows]], pairs.label[rows]
-        try:
-            with surgery.inference(classifier.model), surgery.seeded(seed, images.device), quiet():
-                out.append(chunk(pictures, labels, batch).detach())
-        except torch.OutOfMemoryError:
-            if batch == 1:
-                raise
-            batch = _halved(batch)
-            continue
-        start = rows.stop
+        with surgery.inference(classifier.model), surgery.seeded(seed, images.device), quiet():
+            return chunk(pictures, labels, batch).detach()
+
+    out = in_steps(len(pairs), batch, step, rows=together)
     return torch.cat(out) if out else exact.new_zeros(0, *images.shape[2:])
-
-
-def _halved(batch: int) -> int:
-    torch.cuda.empty_cache()
-    half = batch // 2
-    warnings.warn(
-        f"the device ran out of memory; going on with batch={half} instead of {batch}. Give the "
-        f"method's option batch={half} to start there",
-        MemoryWarning,
-        stacklevel=2,
-    )
-    return half
 
 
 @contextmanager
