@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 import attrib
 from attrib.cli import app
+from attrib.cli.demo import methods
 from attrib.datasets.scenes import Scenes
 from attrib.methods import FAMILIES
-from attrib.cli.demo import methods
 
 
 @pytest.fixture(scope="module")

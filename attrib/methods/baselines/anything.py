@@ -19,6 +19,7 @@ from attrib.methods.baselines.run import (
     Channels,
     attribute,
     forward_of,
+    overwriting,
     without_channels,
 )
 from attrib.models import SpatialClassifier
@@ -68,8 +69,9 @@ class Captum(Method):
         make, options = _taken_apart(self.explainer, self.options or {})
 
         def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            explainer = make(classifier, pictures)
-            values = explainer.attribute(pictures, target=labels, **options)
+            with overwriting():
+                explainer = make(classifier, pictures)
+                values = explainer.attribute(pictures, target=labels, **options)
             return without_channels(values.detach(), self.channels)
 
         return attribute(self, classifier, images, targets, chunk, seed=self.seed)

@@ -18,6 +18,7 @@ from attrib.methods.baselines.run import (
     Reference,
     attribute,
     forward_of,
+    overwriting,
     reference,
     without_channels,
 )
@@ -282,8 +283,7 @@ def _chunk(channels: Channels, explain: Explain) -> Chunk:
     import captum.attr
 
     def chunk(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
-        # a model may write over what a layer before needs to go back: such a tensor is kept aside
-        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        with overwriting():
             values = explain(captum.attr, pictures, labels, batch)
         return without_channels(values, channels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any, Literal
 
 import torch
@@ -26,6 +26,7 @@ __all__ = [
     "attribute",
     "forward_of",
     "of_pixels",
+    "overwriting",
     "reference",
     "without_channels",
 ]
@@ -105,6 +106,11 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"captum\b")
         yield
+
+
+def overwriting() -> AbstractContextManager[Any]:
+    """Keep aside what a layer needs to go back where the model then writes over it in place."""
+    return torch.autograd.graph.allow_mutation_on_saved_tensors()
 
 
 def forward_of(classifier: SpatialClassifier) -> Callable[[Tensor], Tensor]:
