@@ -16,10 +16,17 @@ from attrib.methods.baselines.run import Batch, forward_of
 from attrib.methods.iba.cut import Rest, cut, rest_of
 from attrib.methods.memory import in_steps
 from attrib.models import SpatialClassifier
+from attrib.models.anatomy import Tapped
 from attrib.registry import AtLeast
 from attrib.types import Attribution, TargetRule
 
 __all__ = ["AblationCAM", "ScoreCAM"]
+
+
+def _last(classifier: SpatialClassifier) -> str:
+    """Name the last layer that the logits depend on; empty where it is no module's output."""
+    layer, anatomy = classifier.gradient_layer, classifier.anatomy
+    return anatomy.features if not layer and isinstance(anatomy, Tapped) else layer
 
 
 @METHODS.register
@@ -58,7 +65,7 @@ class ScoreCAM(Method):
     ) -> Attribution:
         """See `Method.attribute`."""
         with surgery.inference(classifier.model):
-            start = cut(classifier, images, self.layer or classifier.gradient_layer)
+            start = cut(classifier, images, self.layer or _last(classifier))
             pairs = targets(start.logits)
             maps = start.grid.new_zeros(len(pairs), *start.grid.shape[2:])
             for i in pairs.image.unique().tolist():
@@ -126,7 +133,7 @@ class AblationCAM(Method):
             SplitError: the logits do not follow from the layer alone.
         """
         with surgery.inference(classifier.model):
-            start = cut(classifier, images, self.layer or classifier.gradient_layer)
+            start = cut(classifier, images, self.layer or _last(classifier))
             pairs = targets(start.logits)
             maps = start.grid.new_zeros(len(pairs), *start.grid.shape[2:])
             rest = rest_of(classifier, start) if len(pairs) else None
