@@ -13,7 +13,8 @@ AttribError
 └── MissingExtraError (ImportError) an optional dependency; says what to install
 
 AttribWarning (UserWarning)
-└── DegenerateMapWarning           a map without a usable maximum
+├── DegenerateMapWarning           a map without a usable maximum
+└── MemoryWarning                  memory ran out, and smaller steps are taken
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "DegenerateMapWarning",
     "ImageError",
     "InputError",
+    "MemoryWarning",
     "MissingExtraError",
     "ModelError",
     "OutputError",
@@ -97,6 +99,10 @@ class AttribWarning(UserWarning):
 
 class DegenerateMapWarning(AttribWarning):
     """A map without a usable maximum: its localisation is empty and flagged."""
+
+
+class MemoryWarning(AttribWarning):
+    """The device ran out of memory, and the rest is done in smaller steps: same result, slower."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

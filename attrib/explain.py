@@ -17,7 +17,7 @@ from attrib.images import Picture, PictureLike, as_batch, preprocess, read_image
 from attrib.localize import localize
 from attrib.localize.heatmap import Normalize, Resize
 from attrib.localize.threshold import Rule
-from attrib.methods import Method, resolve
+from attrib.methods import TTA, Method, Smooth, resolve
 from attrib.models import SpatialClassifier, load_model, split
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
@@ -41,6 +41,9 @@ class Explainer:
         fit: Overrides how pictures are brought to the model's size: `"crop"` (what lies outside
             is not seen and stays 0 in the heatmap), `"squash"` or `"pad"`.
         multi_label: True for a model with independent (sigmoid) outputs.
+        tta: Average the maps over mirror images: the method inside `tta(...)`, which as a spec
+            takes scales too.
+        smooth: Average the maps over noisy copies: the method inside `smooth(...)`.
 
     Raises:
         SplitError: the method needs class maps and the model has none.
@@ -55,8 +58,11 @@ class Explainer:
         spec: ModelSpec | None = None,
         fit: Fit | None = None,
         multi_label: bool | None = None,
+        tta: bool = False,
+        smooth: bool = False,
     ) -> None:
-        self.method = resolve(method)
+        inner = Smooth(method=method) if smooth else resolve(method)
+        self.method = TTA(method=inner) if tta else inner
         need = "class_maps" if self.method.needs_class_maps else "features"
         self.classifier = as_classifier(model, spec, multi_label, need=need)  # type: ignore[arg-type]
         self.fit: Fit = fit or self.classifier.spec.fit
@@ -189,6 +195,8 @@ def explain(
     spec: ModelSpec | None = None,
     fit: Fit | None = None,
     multi_label: bool | None = None,
+    tta: bool = False,
+    smooth: bool = False,
     **options: Any,
 ) -> Explanation | list[Explanation]:
     """Tell where a classifier looked, in one call.
@@ -201,13 +209,17 @@ def explain(
         spec: How to feed the model; by default what it carries.
         fit: Overrides how pictures are brought to the model's size.
         multi_label: True for a model with independent (sigmoid) outputs.
+        tta: Average the maps over mirror images; see `Explainer`.
+        smooth: Average the maps over noisy copies; see `Explainer`.
         options: `threshold`, `rule`, `normalize`, `resize`, `batch_size` and `progress` of
             `Explainer.explain`.
 
     Returns:
         One `Explanation` for one picture, a list for a list.
     """
-    explainer = Explainer(model, method, spec=spec, fit=fit, multi_label=multi_label)
+    explainer = Explainer(
+        model, method, spec=spec, fit=fit, multi_label=multi_label, tta=tta, smooth=smooth
+    )
     return explainer.explain(pictures, targets, **options)
 
 

@@ -107,12 +107,18 @@ def format_spec(instance: Any) -> str:
     'infocam(region=5)'
     """
     changed = [
-        f"{f.name}={getattr(instance, f.name)!r}"
+        f"{f.name}={_literal(getattr(instance, f.name))!r}"
         for f in dataclasses.fields(instance)
         if getattr(instance, f.name) != f.default
     ]
     name: str = instance.name
     return name + (f"({', '.join(changed)})" if changed else "")
+
+
+def _literal(value: Any) -> Any:
+    """Write an object that a spec can make as that spec, and anything else as it is."""
+    spelled = dataclasses.is_dataclass(value) and isinstance(getattr(value, "name", None), str)
+    return format_spec(value) if spelled else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +131,8 @@ class AtLeast:
 def check_fields(instance: Any) -> None:
     """Check a dataclass's fields against their annotations, for users who run no type checker.
 
-    Knows classes, unions, uniform tuples, `Literal` and `Annotated[..., AtLeast(n)]`; a float
-    takes an int.
+    Knows classes, unions, uniform tuples, dictionaries, `Literal` and
+    `Annotated[..., AtLeast(n)]`; a float takes an int.
 
     Raises:
         SpecError: says the field, what was given and what was expected.
@@ -158,6 +164,8 @@ def _complaint(value: object, hint: Any) -> str:
     if get_origin(hint) in (UnionType, Union):
         complaints = [_complaint(value, option) for option in get_args(hint)]
         return "" if "" in complaints else " or ".join(complaints)
+    if get_origin(hint) is dict:
+        return "" if isinstance(value, dict) else "a dictionary"
     types = (int, float) if hint is float else hint
     fits = isinstance(value, types) and (hint is bool or not isinstance(value, bool))
     return "" if fits else _NAMES.get(hint, f"a {hint.__name__}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ __all__ = [
     "passed_over",
     "replaced",
     "run_until",
+    "seeded",
     "submodule",
     "tap",
     "unwrap",
@@ -88,6 +90,23 @@ def inference(model: nn.Module) -> Iterator[None]:
         finally:
             for module in training:
                 module.training = True
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from known random states of torch and NumPy, then put the states back as they were."""
+    forked = [device] if device.type == "cuda" else []
+    numpy_state = np.random.get_state()
+    with torch.random.fork_rng(devices=forked):
+        try:
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed reaches every device
+            if forked:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            yield
+        finally:
+            np.random.set_state(numpy_state)
 
 
 @dataclass

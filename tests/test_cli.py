@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 import attrib
 from attrib.cli import app
+from attrib.cli.demo import methods
 from attrib.datasets.scenes import Scenes
-from attrib.methods import untrained
+from attrib.methods import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,8 @@ def test_methods_and_models():
     for name in attrib.METHODS:
         assert f"{name} " in text
     assert "region=4, border='full'" in text
+    for family in FAMILIES:
+        assert f"{family}:\n" in text
     rows = json.loads(run("methods", "--json").output)
     assert {row["name"] for row in rows} == set(attrib.METHODS)
     assert "torchvision/vgg16" in run("models", "vgg16").output.split()
@@ -76,7 +79,7 @@ def test_methods_and_models():
 def test_demo(tmp_path):
     done = run("demo", "--scenes", 4, "--size", 96, "--out", tmp_path)
     assert done.exit_code == 0, done.output
-    for name in untrained():
+    for name in methods():
         assert f"\n{name} " in done.output
     with Image.open(tmp_path / "demo.png") as picture:
         assert min(picture.size) > 300

@@ -1,4 +1,4 @@
-"""`attrib demo`: every method on rendered scenes, with a table and a picture; offline."""
+"""`attrib demo`: methods on rendered scenes, with a table and a picture; offline."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from attrib import Explainer, Explanation
     from attrib.datasets.scenes import Scene
 
-__all__ = ["run"]
+__all__ = ["methods", "run"]
 
 SHOWN = 6
+FAMILIES = ("class maps", "features and their gradients", "bottlenecks")
+"""Of the methods that run: the others need many passes per scene, or show pixels and no object."""
 TUNED = {"rib": "rib(lr=1e-3, train_from=4, scales=(1.0, 1.5), loss_scales=(1.0, 1.5))"}
 """Where a method's published constants are for networks a hundred times larger than the demo's."""
 
@@ -25,10 +27,9 @@ def run(
     size: Annotated[int, typer.Option(min=32, help="Their side in pixels.")] = 192,
     seed: Annotated[int, typer.Option(help="Other scenes for another number.")] = 0,
 ) -> None:
-    """Explain rendered scenes by every method and score the boxes and masks."""
+    """Explain rendered scenes by the methods that take moments and score the boxes and masks."""
     import attrib
     from attrib.datasets.scenes import Scenes
-    from attrib.methods import untrained
 
     data = Scenes(length=scenes, size=size, seed=seed)
     pictures = [data[i] for i in range(scenes)]
@@ -39,7 +40,7 @@ def run(
     )
     typer.echo(f"{'method':12}{'GT-known':>10}{'box IoU':>10}{'mask IoU':>10}{'ms/scene':>10}")
     answers: dict[str, list[Explanation]] = {}
-    for name in untrained():
+    for name in methods():
         explainer = attrib.Explainer(model, TUNED.get(name, name))
         started = time.perf_counter()
         answers[name] = _answers(explainer, pictures)
@@ -49,6 +50,13 @@ def run(
     for spec in TUNED.values():
         typer.echo(f"\nrun as {spec}")
     typer.echo(f"\nwrote {_draw(answers, pictures, out / 'demo.png')}")
+
+
+def methods() -> list[str]:
+    """List the methods that the demo runs."""
+    from attrib.methods import METHODS, untrained
+
+    return [name for name in untrained() if METHODS[name].family in FAMILIES]
 
 
 def _answers(explainer: Explainer, scenes: list[Scene]) -> list[Explanation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,11 +15,12 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """List the methods with their options and defaults."""
-    from attrib import METHODS
+    from attrib.methods import FAMILIES, METHODS
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
+            "family": METHODS[name].family,
             "summary": METHODS[name].summary,
             "needs_class_maps": METHODS[name].needs_class_maps,
             "options": {f.name: f.default for f in dataclasses.fields(METHODS[name])},  # type: ignore[arg-type]
@@ -29,10 +30,16 @@ def methods(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
+    for family in FAMILIES:
+        _list([row for row in rows if row["family"] == family], family)
+
+
+def _list(rows: list[dict[str, Any]], family: str) -> None:
+    typer.echo(f"{family}:")
     for row in rows:
-        options = ", ".join(f"{key}={value!r}" for key, value in dict(row["options"]).items())  # type: ignore[call-overload]
-        typer.echo(f"{row['name']:12}{row['summary']}")
-        typer.echo(f"{'':12}{options}")
+        options = ", ".join(f"{key}={value!r}" for key, value in row["options"].items())
+        typer.echo(f"  {row['name']:22}{row['summary']}")
+        typer.echo(f"  {'':22}{options}")
 
 
 def models(

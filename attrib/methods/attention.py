@@ -39,6 +39,7 @@ class AIB(Method):
 
     name = "aib"
     summary = "attention of a bottleneck trained on top of the classifier; needs weights"
+    family = "bottlenecks"
     unit = "attention"
     needs_weights = True
     weights: str = ""

@@ -13,7 +13,7 @@ from attrib.models import SpatialClassifier
 from attrib.registry import Registry, check_fields, format_spec
 from attrib.types import Attribution, TargetRule, Targets
 
-__all__ = ["METHODS", "Method", "resolve", "untrained"]
+__all__ = ["FAMILIES", "METHODS", "Method", "resolve", "untrained"]
 
 
 class Method(ABC):
@@ -27,11 +27,15 @@ class Method(ABC):
     """As in spec strings and on the command line."""
     summary: ClassVar[str]
     """One line for `attrib methods`."""
+    family: ClassVar[str] = "other"
+    """Under which `attrib methods` lists it, one of `FAMILIES`."""
     unit: ClassVar[str] = "logits"
     needs_class_maps: ClassVar[bool] = True
     """False for methods that work on any differentiable model."""
     needs_weights: ClassVar[bool] = False
     """True for methods that explain with something trained, given as `weights`."""
+    needs_attention: ClassVar[bool] = False
+    """True for methods that read the attention of a transformer."""
     per_target: ClassVar[bool] = True
     """False for methods whose map of a class depends on the other classes explained with it."""
 
@@ -72,10 +76,27 @@ class Method(ABC):
 METHODS: Registry[Method] = Registry("method")
 """Every method by name."""
 
+FAMILIES = (
+    "class maps",
+    "features and their gradients",
+    "features, tried one by one",
+    "bottlenecks",
+    "attention",
+    "gradients of pixels",
+    "perturbed pictures",
+    "around another method",
+    "other",
+)
+"""What methods look at, in the order in which they are listed."""
+
 
 def untrained() -> list[str]:
-    """List the methods that work on any model as they are."""
-    return [name for name in METHODS if not METHODS[name].needs_weights]
+    """List the methods that work on any model as they are, transformer or not."""
+    return [
+        name
+        for name in METHODS
+        if not METHODS[name].needs_weights and not METHODS[name].needs_attention
+    ]
 
 
 def resolve(method: str | Method) -> Method:

@@ -49,6 +49,7 @@ class CAM(Method):
 
     name = "cam"
     summary = "class activation map: the head applied at every cell"
+    family = "class maps"
     region: Cells = 1
     border: Border = "full"
 
@@ -80,6 +81,7 @@ class InfoCAM(Method):
 
     name = "infocam"
     summary = "class evidence minus the mean of all other classes, over regions"
+    family = "class maps"
     region: Cells = 4
     border: Border = "full"
     multi_label: Independent = "raise"
@@ -115,6 +117,7 @@ class InfoCAMPlus(Method):
 
     name = "infocam+"
     summary = "class evidence minus that of the least likely class, over regions"
+    family = "class maps"
     region: Cells = 4
     border: Border = "full"
     contrast: Literal["image", "region"] = "image"

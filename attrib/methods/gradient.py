@@ -18,7 +18,7 @@ from attrib.methods.base import METHODS, Method
 from attrib.models import SpatialClassifier
 from attrib.types import Attribution, TargetRule, Targets
 
-__all__ = ["GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM"]
+__all__ = ["EigenCAM", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM"]
 
 Combine = Callable[[Float[Tensor, "n k u v"], Float[Tensor, "n k u v"]], Float[Tensor, "n u v"]]
 """Makes maps of features and gradients."""
@@ -42,6 +42,7 @@ class GradCAM(Method):
 
     name = "gradcam"
     summary = "features weighted by their channel's mean gradient; any model"
+    family = "features and their gradients"
     needs_class_maps = False
     layer: str = ""
     relu: bool = True
@@ -72,6 +73,7 @@ class GradCAMPlusPlus(Method):
 
     name = "gradcam++"
     summary = "features weighted by gradients that count where the class grows; any model"
+    family = "features and their gradients"
     needs_class_maps = False
     layer: str = ""
     relu: bool = True
@@ -100,6 +102,7 @@ class HiResCAM(Method):
 
     name = "hirescam"
     summary = "features times gradient at every cell; any model"
+    family = "features and their gradients"
     needs_class_maps = False
     layer: str = ""
     relu: bool = True
@@ -129,6 +132,7 @@ class LayerCAM(Method):
 
     name = "layercam"
     summary = "features times positive gradient at every cell; any model, any layer"
+    family = "features and their gradients"
     needs_class_maps = False
     layer: str = ""
     relu: bool = True
@@ -138,6 +142,77 @@ class LayerCAM(Method):
     ) -> Attribution:
         """See `Method.attribute`."""
         return _attribute(self, classifier, images, targets, _by_positive_gradient)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class XGradCAM(Method):
+    r"""Features weighted by their channel's gradient, averaged where the channel is active.
+
+    $$M_y = \mathrm{ReLU}\Big(\sum_k \alpha^y_k A_k\Big), \quad
+    \alpha^y_k = \sum_{a,b} \frac{A_k(a,b)}{\sum_{a',b'} A_k(a',b')}
+    \frac{\partial n_y}{\partial A_k(a,b)}$$
+
+    Fu et al., *Axiom-based Grad-CAM*, eq. 8. A channel whose sum is 0 has no weight.
+
+    Args:
+        layer: Module path of the features A; by default the last usable one.
+        relu: Cut negative evidence off, as the paper does.
+    """
+
+    name = "xgradcam"
+    summary = "features weighted by their channel's gradient where it is active; any model"
+    family = "features and their gradients"
+    needs_class_maps = False
+    layer: str = ""
+    relu: bool = True
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`."""
+        return _attribute(self, classifier, images, targets, _by_active_gradient)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class EigenCAM(Method):
+    r"""Features along the direction in which they vary most over the picture.
+
+    $$M = \mathrm{ReLU}(F v_1), \quad F - \bar F = U \Sigma V^\top$$
+
+    with a row of F per cell, and the mean over cells taken off only to find the direction.
+    Muhammad and Yeasin, *Eigen-CAM*, section 3. Deviations: the paper does not centre, which
+    `centre=False` does not either; and the sign, which the paper leaves open, is such that cells
+    with longer feature vectors have larger values. The map is the same for every class.
+
+    Args:
+        layer: Module path of the features; by default the last that the logits depend on.
+        centre: Find the direction of largest variance, not of largest length.
+        relu: Cut negative values off.
+    """
+
+    name = "eigencam"
+    summary = "first principal component of the features; any model, the same for every class"
+    family = "features and their gradients"
+    unit = "features"
+    needs_class_maps = False
+    layer: str = ""
+    centre: bool = True
+    relu: bool = True
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`."""
+        with classifier.differentiable(images, self.layer) as (features, _, _):
+            logits = features.logits.detach()
+            maps = _principal(features.grid.detach(), self.centre)
+        pairs = targets(logits)
+        maps = maps.relu() if self.relu else maps
+        return self._result(classifier, images, maps[pairs.image], pairs, logits)
 
 
 Maps = Float[Tensor, "n k u v"]
@@ -162,8 +237,25 @@ def _by_positive_gradient(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
     return (a * g.relu()).sum(1)
 
 
+def _by_active_gradient(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+    total = a.sum((2, 3))
+    weight = (a * g).sum((2, 3)) / torch.where(total == 0, 1, total)
+    return torch.einsum("nk,nkuv->nuv", torch.where(total == 0, 0, weight), a)
+
+
+def _principal(grid: Float[Tensor, "b k u v"], centre: bool) -> Float[Tensor, "b u v"]:
+    """Project each image's cells on their first right singular vector."""
+    cells = grid.flatten(2).mT.to(torch.promote_types(grid.dtype, torch.float32))
+    basis = cells - cells.mean(1, keepdim=True) if centre else cells
+    direction = torch.linalg.svd(basis, full_matrices=False).Vh[:, 0]
+    maps = torch.einsum("bik,bk->bi", cells, direction)
+    length = cells.norm(dim=2)
+    along = (maps * (length - length.mean(1, keepdim=True))).sum(1, keepdim=True)
+    return torch.where(along < 0, -maps, maps).view(len(grid), *grid.shape[2:])
+
+
 def _attribute(
-    method: GradCAM | GradCAMPlusPlus | HiResCAM | LayerCAM,
+    method: GradCAM | GradCAMPlusPlus | HiResCAM | LayerCAM | XGradCAM,
     classifier: SpatialClassifier,
     images: Tensor,
     targets: TargetRule,

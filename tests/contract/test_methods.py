@@ -11,12 +11,23 @@ from attrib.types import Targets
 from tests.models import AWKWARD, SPEC, Everything, Flat, Pooled, images, make
 
 SHORT = {
+    "feature-ablation": "feature-ablation(count=6)",
+    "gradient-shap": "gradient-shap(samples=3)",
     "iba": "iba(steps=2, samples=2)",
+    "integrated-gradients": "integrated-gradients(steps=3)",
+    "kernel-shap": "kernel-shap(samples=12, count=6)",
+    "lime": "lime(samples=12, count=6)",
+    "occlusion": "occlusion(window=16, stride=16)",
     "rib": "rib(steps=2, scales=(1.0, 0.5), loss_scales=(1.0,))",
+    "shapley-sampling": "shapley-sampling(samples=2, count=6)",
+    "smooth": "smooth(samples=2)",
+    "smoothgrad": "smoothgrad(samples=3)",
 }
 NAMES = [SHORT.get(name, name) for name in untrained()]
 CLASS_MAPS = [name for name in NAMES if resolve(name).needs_class_maps]
 ANY_MODEL = [name for name in NAMES if name not in CLASS_MAPS]
+PIXELS = ("gradients of pixels", "perturbed pictures", "other")
+SLOW = (*PIXELS, "features, tried one by one", "around another method")
 PER_TARGET = [name for name in NAMES if resolve(name).per_target]
 PAIRS = Targets(image=torch.tensor([0, 0, 2]), label=torch.tensor([1, 4, 0]))
 
@@ -66,11 +77,11 @@ def test_model_is_left_as_it_was_when_it_raises(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_deterministic_and_a_batch_is_its_singles(name, model):
     explainer = attrib.Explainer(model, name, spec=SPEC)
-    batch = images(4)
-    labels = [3, 0, 2, 4]
+    batch = images(2)
+    labels = [3, 0]
     whole = explainer(batch, labels)
     assert torch.equal(whole.maps, explainer(batch, labels).maps)
-    for i in range(4):
+    for i in range(2):
         single = explainer(batch[i : i + 1], [labels[i]])
         torch.testing.assert_close(single.maps[0], whole.maps[i], rtol=1e-4, atol=1e-5)
 
@@ -86,10 +97,13 @@ def test_many_targets_in_one_pass_are_the_single_ones(name):
 
     explainer = attrib.Explainer(model, name, spec=SPEC)
     batch = images(3)
-    explainer(batch)
+    explainer(batch)  # so that what is found out lazily is known
     model.register_forward_hook(count)
+    explainer(batch)
+    passes = calls
+    assert passes == 1 or resolve(name).family == "around another method"
     together = explainer(batch, [[1, 4], [], [0]])
-    assert calls == 1
+    assert calls == 2 * passes
     assert together.targets.image.tolist() == [0, 0, 2]
     for row, (image, label) in enumerate([(0, 1), (0, 4), (2, 0)]):
         alone = explainer(batch[image : image + 1], [label])
@@ -143,7 +157,8 @@ def test_gradient_methods_work_where_there_are_no_class_maps(name):
     model = Flat()
     before = Everything(model)
     found = attrib.Explainer(model, name, spec=SPEC)(images(2))
-    assert found.maps.shape == (2, 4, 4)
+    size = 32 if resolve(name).family in PIXELS else 4
+    assert found.maps.shape == (2, size, size)
     before.assert_same(model)
 
 
@@ -163,12 +178,11 @@ def test_no_leak_over_a_thousand_images():
         for i in range(batches):
             batch = images(10, seed=i)
             for explainer in explainers:
-                trains = explainer.method.name == "rib"
-                explainer(batch[:1] if trains else batch)
+                explainer(batch[:1] if explainer.method.family in SLOW else batch)
         gc.collect()
         hooks = sum(len(m._forward_hooks) for m in model.modules())
         return hooks, sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
 
     first = sweep(2)
-    assert sweep(100) == first  # a thousand images by each method; a hundred where it trains
+    assert sweep(100) == first  # a thousand images by each method; a hundred where it is slow
     assert first[0] == 0

@@ -66,6 +66,7 @@ class IBA(Method):
 
     name = "iba"
     summary = "bits that each cell must let pass for the class to be told; any model, any layer"
+    family = "bottlenecks"
     unit = "bits"
     needs_class_maps = False
     layer: str = ""

@@ -50,6 +50,7 @@ class RIB(RIBOptions, Method):
     name = "rib"
     per_target = False
     summary = "maps summed while the model is fine-tuned on the picture, without its saturation"
+    family = "class maps"
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule

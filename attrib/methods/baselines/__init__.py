@@ -1,0 +1,44 @@
+"""Methods by Captum, under one signature with ours."""
+
+from attrib.methods.baselines.anything import Captum, captum
+from attrib.methods.baselines.gradients import (
+    GradientSHAP,
+    InputXGradient,
+    IntegratedGradients,
+    Saliency,
+    SmoothGrad,
+)
+from attrib.methods.baselines.perturbations import (
+    LIME,
+    FeatureAblation,
+    KernelSHAP,
+    Occlusion,
+    ShapleySampling,
+)
+from attrib.methods.baselines.rectified import (
+    LRP,
+    Deconvolution,
+    DeepLift,
+    GuidedBackprop,
+    GuidedGradCAM,
+)
+
+__all__ = [
+    "LIME",
+    "LRP",
+    "Captum",
+    "Deconvolution",
+    "DeepLift",
+    "FeatureAblation",
+    "GradientSHAP",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "InputXGradient",
+    "IntegratedGradients",
+    "KernelSHAP",
+    "Occlusion",
+    "Saliency",
+    "ShapleySampling",
+    "SmoothGrad",
+    "captum",
+]

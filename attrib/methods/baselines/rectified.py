@@ -1,0 +1,256 @@
+"""Baselines that go back through a network by rules of their own at ReLUs, pools and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from attrib.methods.base import METHODS, Method
+from attrib.methods.baselines.modular import Modular
+from attrib.methods.baselines.rules import DEEPLIFT, lrp_rules, relu_rules
+from attrib.methods.baselines.run import (
+    Batch,
+    Channels,
+    Chunk,
+    Reference,
+    attribute,
+    of_pixels,
+    reference,
+    without_channels,
+)
+from attrib.methods.gradient import GradCAM
+from attrib.models import SpatialClassifier
+from attrib.registry import AtLeast
+from attrib.types import Attribution, TargetRule
+
+__all__ = ["LRP", "Deconvolution", "DeepLift", "GuidedBackprop", "GuidedGradCAM"]
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class GuidedBackprop(Method):
+    r"""Gradient of the class score that passes a ReLU where it and the ReLU's input are positive.
+
+    $$R^{l}_i = [a^l_i > 0]\,[R^{l+1}_i > 0]\; R^{l+1}_i$$
+
+    Springenberg et al., *Striving for Simplicity*, section 3.4, by Captum's `GuidedBackprop`. ReLU6
+    is a ReLU with a cap. Other activations pass their gradient. Deviation from Captum: the rule is
+    about each use of a ReLU, also where it works in place, is shared, is a bare function, or reads
+    what others read.
+
+    Args:
+        channels: How the colours of a pixel become one value.
+        batch: Pictures per backward pass.
+    """
+
+    name = "guided-backprop"
+    summary = "gradient that passes ReLUs only where it is positive; ReLU networks"
+    family = "gradients of pixels"
+    needs_class_maps = False
+    channels: Channels = "abs-sum"
+    batch: Batch = 16
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`.
+
+        Raises:
+            ModelError: there is no ReLU, or something acts as one and cannot be seen as such.
+        """
+        chunk = _backward(classifier, self.name, _captum().GuidedBackprop, self.channels)
+        return attribute(self, classifier, images, targets, chunk, together=self.batch)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class Deconvolution(Method):
+    r"""Gradient of the class score that passes a ReLU only where the gradient is positive.
+
+    $$R^{l}_i = [R^{l+1}_i > 0]\; R^{l+1}_i$$
+
+    Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, section 2.1, by
+    Captum's `Deconvolution`. What is said of `GuidedBackprop` holds here too.
+
+    Args:
+        channels: How the colours of a pixel become one value.
+        batch: Pictures per backward pass.
+    """
+
+    name = "deconvolution"
+    summary = "gradient that ReLUs rectify instead of gating; ReLU networks"
+    family = "gradients of pixels"
+    needs_class_maps = False
+    channels: Channels = "abs-sum"
+    batch: Batch = 16
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`; raises as `GuidedBackprop.attribute` does."""
+        chunk = _backward(classifier, self.name, _captum().Deconvolution, self.channels)
+        return attribute(self, classifier, images, targets, chunk, together=self.batch)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class GuidedGradCAM(Method):
+    r"""Guided back-propagation inside the region that Grad-CAM finds.
+
+    $$M_y(p) = \sum_c G_c(p)\; U\big(M^{\text{Grad-CAM}}_y\big)(p)$$
+
+    with G the guided gradient of colour c and U bilinear enlargement. Selvaraju et al., *Grad-CAM*,
+    section 3.2. Captum's `GuidedGradCam` is the same where a layer has channels first; here the
+    Grad-CAM is attrib's own, at any layer of any model.
+
+    Args:
+        layer: Module path of Grad-CAM's features; by default the last usable one.
+        channels: How the colours of a pixel become one value.
+        batch: Pictures per backward pass.
+    """
+
+    name = "guided-gradcam"
+    summary = "guided back-propagation times Grad-CAM; ReLU networks"
+    family = "gradients of pixels"
+    needs_class_maps = False
+    layer: str = ""
+    channels: Channels = "abs-sum"
+    batch: Batch = 16
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`; raises as `GuidedBackprop.attribute` does."""
+        coarse = GradCAM(layer=self.layer).attribute(classifier, images.clone(), targets)
+        chunk = _backward(classifier, self.name, _captum().GuidedBackprop, self.channels)
+        fine = of_pixels(
+            classifier, images, coarse.targets, chunk, batch=self.batch, together=self.batch
+        )
+        size = fine.shape[1:]
+        where = F.interpolate(coarse.maps[:, None].to(fine), size=size, mode="bilinear")
+        maps = fine * where[:, 0]
+        return self._result(classifier, images, maps, coarse.targets, coarse.logits)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class DeepLift(Method):
+    r"""Difference from a reference, handed back through the network by the rescale rule.
+
+    $$C_i = (x_i - x^0_i)\, m_i, \qquad \sum_i C_i = n_y(x) - n_y(x^0)$$
+
+    where the multiplier m of an activation is its change in output over its change in input.
+    Shrikumar et al., *Learning Important Features Through Propagating Activation Differences*,
+    section 3.5.1, by Captum's `DeepLift`. ReLU6 is taken as ReLU(x) - ReLU(x - 6). Refused where a
+    network has other nonlinear parts than ReLU, ReLU6, leaky ReLU, ELU, sigmoid, tanh, softplus and
+    max pooling: the sum would not hold. Deviation from Captum: the windows of a pool that overlap
+    are laid side by side first, where Captum's rule drops what two of them take from one place.
+
+    Args:
+        reference: What the picture is compared with.
+        channels: How the colours of a pixel become one value.
+        batch: Pictures per backward pass, references included.
+    """
+
+    name = "deeplift"
+    summary = "difference from a reference, by the rescale rule; networks of simple activations"
+    family = "gradients of pixels"
+    needs_class_maps = False
+    reference: Reference = "mean"
+    channels: Channels = "sum"
+    batch: Batch = 16
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`.
+
+        Raises:
+            ModelError: a part that is neither linear nor one of the activations above; names it.
+        """
+
+        def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
+            modular = Modular(classifier, pictures, DEEPLIFT)
+            start = reference(pictures, self.reference, classifier.spec)
+            values = _captum().DeepLift(modular).attribute(pictures, start, labels)
+            return without_channels(values, self.channels)
+
+        # Captum's rule for max pooling looks at the first picture where nothing changes
+        return attribute(self, classifier, images, targets, chunk, together=1)
+
+
+@METHODS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class LRP(Method):
+    r"""Relevance of the class score, handed back layer by layer in proportion to what was added.
+
+    $$R_i = \sum_j \frac{a_i w_{ij}}{\epsilon + \sum_{i'} a_{i'} w_{i'j}}\, R_j$$
+
+    Bach et al., *On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
+    Relevance Propagation*, eq. 58, by Captum's `LRP`. `rule` is that of convolutions and
+    fully connected layers: `epsilon` as above; `gamma` with positive weights raised by a quarter;
+    `alpha1-beta0` with positive weights alone. Pools, sums, means and batch norm follow `epsilon`.
+    Activations hand relevance on. With `epsilon` and without max pooling, a ReLU network's maps are
+    nearly those of `input-x-gradient`, which is cheaper.
+
+    Args:
+        rule: How convolutions and fully connected layers hand relevance on.
+        epsilon: Keeps denominators from zero.
+        channels: How the colours of a pixel become one value.
+        batch: Pictures per backward pass.
+    """
+
+    name = "lrp"
+    summary = "layer-wise relevance propagation; ReLU networks without gates or attention"
+    family = "gradients of pixels"
+    needs_class_maps = False
+    rule: Literal["epsilon", "gamma", "alpha1-beta0"] = "epsilon"
+    epsilon: Annotated[float, AtLeast(0)] = 1e-9
+    channels: Channels = "sum"
+    batch: Batch = 16
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`.
+
+        Raises:
+            ModelError: a part that relevance has no rule for, such as a gate; names it.
+        """
+        rules = lrp_rules(self.rule, self.epsilon)
+
+        def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
+            modular = Modular(classifier, pictures, rules)
+            values = _captum().LRP(modular).attribute(pictures, labels)
+            return without_channels(values, self.channels)
+
+        return attribute(self, classifier, images, targets, chunk, together=self.batch)
+
+
+def _captum() -> Any:
+    """Load Captum where it is used: it takes longer than everything else together."""
+    import captum.attr
+
+    return captum.attr
+
+
+def _backward(
+    classifier: SpatialClassifier, name: str, kind: Callable[[nn.Module], Any], channels: Channels
+) -> Chunk:
+    rules = relu_rules(name)
+
+    def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
+        modular = Modular(classifier, pictures, rules)
+        return without_channels(kind(modular).attribute(pictures, labels), channels)
+
+    return chunk

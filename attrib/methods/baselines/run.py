@@ -1,0 +1,152 @@
+"""What all baselines share: pairs in chunks, references, noise, channels, memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attrib import surgery
+from attrib.methods.memory import in_steps
+from attrib.models import SpatialClassifier
+from attrib.models.anatomy import logits_of
+from attrib.registry import AtLeast
+from attrib.types import Attribution, ModelSpec, TargetRule, Targets
+
+__all__ = [
+    "Batch",
+    "Channels",
+    "Chunk",
+    "Reference",
+    "attribute",
+    "forward_of",
+    "of_pixels",
+    "overwriting",
+    "reference",
+    "without_channels",
+]
+
+Batch = Annotated[int, AtLeast(1)]
+
+Channels = Literal["sum", "abs-sum", "abs-max", "mean"]
+"""How the colours of a pixel become one value: their sum (signed), the sum or the largest of their
+magnitudes (never negative), or their mean."""
+
+Reference = Literal["mean", "black", "blur"]
+"""What a picture without the class looks like: the data's mean colour, which is 0 once normalised;
+black; or the picture blurred by a Gaussian whose deviation is a sixteenth of its shorter side."""
+
+Pictures = Float[Tensor, "n _ h w"]
+Chunk = Callable[[Pictures, Int[Tensor, " n"], int], Tensor]
+"""Explains a few pairs: their pictures, their classes, and how many pictures a forward pass takes.
+Gives maps `[n, h, w]`."""
+
+
+def attribute(
+    method: Any,
+    classifier: SpatialClassifier,
+    images: Float[Tensor, "b _ h w"],
+    targets: TargetRule,
+    chunk: Chunk,
+    *,
+    together: int = 1,
+    seed: int = 0,
+) -> Attribution:
+    """Run the model for its logits, then explain the pairs a few at a time.
+
+    Args:
+        method: Whose `batch` bounds the pictures of one forward pass.
+        classifier: The model, split.
+        images: See `Method.attribute`.
+        targets: See `Method.attribute`.
+        chunk: Explains a few pairs. It gets pictures of its own, in float32 at least.
+        together: Pairs that share a call of `chunk`. One where noise is drawn, so that a picture
+            gets the same noise whatever its batch.
+        seed: Of the noise, for every call anew.
+    """
+    with surgery.inference(classifier.model):
+        logits = logits_of(classifier.model(images.clone()))
+        pairs = targets(logits)
+    options = {"batch": method.batch, "together": together, "seed": seed}
+    maps = of_pixels(classifier, images, pairs, chunk, **options)
+    result: Attribution = method._result(classifier, images, maps, pairs, logits)
+    return result
+
+
+def of_pixels(
+    classifier: SpatialClassifier,
+    images: Float[Tensor, "b _ h w"],
+    pairs: Targets,
+    chunk: Chunk,
+    *,
+    batch: int,
+    together: int = 1,
+    seed: int = 0,
+) -> Float[Tensor, "n h w"]:
+    """Explain pairs a few at a time; with half the batch from where memory ran out."""
+    exact = images.to(torch.promote_types(images.dtype, torch.float32))
+
+    def step(rows: slice, batch: int) -> Tensor:
+        pictures, labels = exact[pairs.image[rows]], pairs.label[rows]
+        with surgery.inference(classifier.model), surgery.seeded(seed, images.device), quiet():
+            return chunk(pictures, labels, batch).detach()
+
+    out = in_steps(len(pairs), batch, step, rows=together)
+    return torch.cat(out) if out else exact.new_zeros(0, *images.shape[2:])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Captum's own warnings to itself: what they speak of is taken care of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"captum\b")
+        yield
+
+
+def overwriting() -> AbstractContextManager[Any]:
+    """Keep aside what a layer needs to go back where the model then writes over it in place."""
+    return torch.autograd.graph.allow_mutation_on_saved_tensors()
+
+
+def forward_of(classifier: SpatialClassifier) -> Callable[[Tensor], Tensor]:
+    """Make the function that perturbed pictures go through: logits, in the pictures' precision.
+
+    Hooks on the model itself are to see the user's pictures only, so it calls `forward`.
+    """
+    dtype = surgery.dtype_of(classifier.model)
+
+    def forward(pictures: Tensor) -> Tensor:
+        own = pictures.to(dtype, copy=True)
+        return logits_of(classifier.model.forward(own)).to(pictures.dtype)
+
+    return forward
+
+
+def reference(
+    pictures: Float[Tensor, "n _ h w"], kind: Reference, spec: ModelSpec
+) -> Float[Tensor, "n _ h w"]:
+    """Make the picture without the class that a method compares with; see `Reference`."""
+    if kind == "mean":
+        return torch.zeros_like(pictures)
+    if kind == "black":
+        colour = [-mean / std for mean, std in zip(spec.mean, spec.std, strict=True)]
+        return torch.ones_like(pictures) * pictures.new_tensor(colour)[:, None, None]
+    from torchvision.transforms.functional import gaussian_blur
+
+    sigma = min(pictures.shape[-2:]) / 16
+    blurred: Tensor = gaussian_blur(pictures, 2 * round(2 * sigma) + 1, sigma)
+    return blurred
+
+
+def without_channels(values: Float[Tensor, "n _ h w"], how: Channels) -> Float[Tensor, "n h w"]:
+    """Make one value of the colours of a pixel; see `Channels`."""
+    if how == "sum":
+        return values.sum(1)
+    if how == "abs-sum":
+        return values.abs().sum(1)
+    return values.abs().amax(1) if how == "abs-max" else values.mean(1)

@@ -1,0 +1,51 @@
+"""Work in steps that fit the device."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from attrib.errors import MemoryWarning
+
+__all__ = ["in_steps"]
+
+
+def in_steps(
+    total: int, batch: int, step: Callable[[slice, int], Tensor], *, rows: int | None = None
+) -> list[Tensor]:
+    """Call `step` until all rows are done; with half the batch from where memory ran out.
+
+    Args:
+        total: Rows there are.
+        batch: Pictures that a forward pass takes.
+        step: Does some rows, with at most so many pictures in a forward pass.
+        rows: How many it gets, at most; `batch` if left.
+    """
+    out: list[Tensor] = []
+    start = 0
+    while start < total:
+        part = slice(start, min(total, start + min(batch, rows or batch)))
+        try:
+            out.append(step(part, batch))
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch = _halved(batch)
+            continue
+        start = part.stop
+    return out
+
+
+def _halved(batch: int) -> int:
+    torch.cuda.empty_cache()
+    half = batch // 2
+    warnings.warn(
+        f"the device ran out of memory; going on with batch={half} instead of {batch}. Give the "
+        f"method's option batch={half} to start there",
+        MemoryWarning,
+        stacklevel=2,
+    )
+    return half

@@ -1,0 +1,272 @@
+"""Captum's explainers against Captum called by hand, on a clean model and on awkward ones."""
+
+import captum.attr as by_hand
+import pytest
+import torch
+from torch import nn
+
+import attrib
+from attrib.errors import MemoryWarning
+from attrib.methods import METHODS, captum
+from attrib.methods.baselines.features import LinearModel, parts_of
+from attrib.registry import format_spec
+from tests.models import SPEC, Pooled, images, make
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:captum")
+LABELS = [1, 3]
+
+
+def maps(model, spec, batch=None):
+    return attrib.Explainer(model, spec, spec=SPEC)(images(2) if batch is None else batch, LABELS)
+
+
+def parts(count):
+    return parts_of(images(2)[0], "grid", count, SPEC)
+
+
+def seeded(explain):
+    """Draw as the methods do: for each picture from the same state."""
+    import numpy as np
+
+    out = []
+    for image, label in zip(images(2), LABELS, strict=True):
+        torch.manual_seed(0)
+        np.random.seed(0)
+        out.append(explain(image[None], label).detach())
+    return torch.cat(out)
+
+
+GRADIENTS = {
+    "saliency": lambda m: by_hand.Saliency(m).attribute(images(2), LABELS).amax(1),
+    "saliency(channels='sum')": lambda m: (
+        by_hand.Saliency(m).attribute(images(2), LABELS, abs=False).sum(1)
+    ),
+    "input-x-gradient": lambda m: by_hand.InputXGradient(m).attribute(images(2), LABELS).sum(1),
+    "integrated-gradients(steps=7)": lambda m: (
+        by_hand.IntegratedGradients(m).attribute(images(2), 0, LABELS, n_steps=7).sum(1)
+    ),
+    "guided-backprop": lambda m: (
+        by_hand.GuidedBackprop(m).attribute(images(2), LABELS).abs().sum(1)
+    ),
+    "deconvolution(channels='sum')": lambda m: (
+        by_hand.Deconvolution(m).attribute(images(2), LABELS).sum(1)
+    ),
+    "guided-gradcam(channels='sum')": lambda m: (
+        by_hand.GuidedGradCam(m, m.features[5])
+        .attribute(images(2), LABELS, interpolate_mode="bilinear")
+        .sum(1)
+    ),
+    "deeplift": lambda m: by_hand.DeepLift(m).attribute(images(2), 0, LABELS).sum(1),
+    "occlusion(window=8, stride=4)": lambda m: by_hand.Occlusion(m).attribute(
+        images(2), (3, 8, 8), (3, 4, 4), 0, LABELS
+    )[:, 0],
+    "feature-ablation(parts='grid', count=16)": lambda m: by_hand.FeatureAblation(m).attribute(
+        images(2), 0, LABELS, feature_mask=parts(16)
+    )[:, 0],
+    "shapley-sampling(parts='grid', count=4, samples=3)": lambda m: seeded(
+        lambda x, y: by_hand.ShapleyValueSampling(m).attribute(
+            x, 0, y, feature_mask=parts(4), n_samples=3
+        )[:, 0]
+    ),
+    "kernel-shap(parts='grid', count=4, samples=20)": lambda m: seeded(
+        lambda x, y: by_hand.KernelShap(m).attribute(x, 0, y, feature_mask=parts(4), n_samples=20)[
+            :, 0
+        ]
+    ),
+    "smoothgrad(samples=4)": lambda m: seeded(
+        lambda x, y: (
+            by_hand.NoiseTunnel(by_hand.Saliency(m))
+            .attribute(x, nt_samples=4, stdevs=0.15 * float(x.max() - x.min()), target=y, abs=False)
+            .abs()
+            .sum(1)
+        )
+    ),
+    "gradient-shap(samples=4)": lambda m: seeded(
+        lambda x, y: (
+            by_hand.GradientShap(m)
+            .attribute(
+                x, torch.zeros_like(x), n_samples=4, stdevs=0.1 * float(x.max() - x.min()), target=y
+            )
+            .sum(1)
+        )
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("spec", GRADIENTS)
+def test_a_baseline_is_captum_called_by_hand(spec):
+    want = GRADIENTS[spec](make("plain").eval()).detach()
+    found = maps(make("plain"), spec).maps
+    assert want.abs().max() > 0
+    torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lime_is_captum_with_ridge_regression():
+    from captum._utils.models.linear_model import SkLearnRidge
+
+    def closeness(_x, _changed, kept, **_):
+        return torch.exp(-((1 - kept.float().mean().sqrt()) ** 2) / 0.25**2)
+
+    model = make("plain").eval()
+    want = seeded(
+        lambda x, y: by_hand.Lime(model, SkLearnRidge(alpha=1.0), closeness).attribute(
+            x, 0, y, feature_mask=parts(4), n_samples=20
+        )[:, 0]
+    )
+    found = maps(make("plain"), "lime(parts='grid', count=4, samples=20)").maps
+    torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-6)
+
+
+class Sequence(nn.Sequential):
+    """A network of modules alone, each used once: what Captum's LRP is for."""
+
+    def __init__(self):
+        plain = make("plain")
+        super().__init__(
+            plain.features, nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Conv2d(12, 5, 1)
+        )
+
+    def forward(self, x):
+        return super().forward(x).flatten(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rule", ["epsilon", "gamma", "alpha1-beta0"])
+def test_lrp_is_captum_called_by_hand(rule):
+    from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, GammaRule
+
+    model = Sequence().eval()
+    found = maps(model, f"lrp(rule={rule!r})").maps
+    kinds = {"gamma": GammaRule, "alpha1-beta0": Alpha1_Beta0_Rule}
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and rule in kinds:
+            module.rule = kinds[rule]()
+    want = by_hand.LRP(model).attribute(images(2), LABELS).sum(1)
+    torch.testing.assert_close(found, want.detach(), rtol=1e-3, atol=1e-5)
+
+
+class Bare(Pooled):
+    def forward(self, x):
+        f, relu = self.features, nn.functional.relu
+        maps = torch.relu_(f[4](f[3](relu(f[1](f[0](x)), inplace=True))))
+        return self.fc(maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize("model", [Bare(), Pooled(inplace=True), make("shared-relu")])
+@pytest.mark.parametrize("spec", ["guided-backprop", "deconvolution", "deeplift", "lrp"])
+def test_in_place_shared_and_bare_relus_give_what_modules_give(spec, model):
+    model.load_state_dict(make("plain").state_dict())
+    classifier = attrib.split(model, features="features.4", head="fc", spec=SPEC, need="features")
+    found = attrib.Explainer(classifier, spec)(images(2), LABELS)
+    torch.testing.assert_close(found.maps, maps(make("plain"), spec).maps)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_deeplift_is_complete_where_pools_overlap(name):
+    import torchvision
+
+    model = torchvision.models.get_model(name).eval()
+    x = torch.randn(1, 3, 64, 64)
+    found = attrib.Explainer(model, "deeplift", spec=attrib.ModelSpec(input_size=(64, 64)))(x, 3)
+    with torch.no_grad():
+        change = model(x)[0, 3] - model(torch.zeros_like(x))[0, 3]
+    torch.testing.assert_close(found.maps.sum(), change, rtol=1e-3, atol=1e-4)
+
+
+def test_relu6_is_complete_too():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    with torch.no_grad():
+        model[0].weight.mul_(20)
+    classifier = attrib.split(model, spec=SPEC, need="features")
+    found = attrib.Explainer(classifier, "deeplift")(images(1), 2)
+    change = (model(images(1)) - model(0 * images(1)))[0, 2].detach()
+    torch.testing.assert_close(found.maps.sum(), change, rtol=1e-3, atol=1e-4)
+
+
+def test_integrated_gradients_add_up():
+    model = make("plain").double().eval()
+    x = images(2).double()
+    found = maps(model, "integrated-gradients(steps=200)", x).maps.sum((1, 2))
+    change = (model(x) - model(0 * x)).detach()[[0, 1], LABELS]
+    torch.testing.assert_close(found, change, rtol=1e-2, atol=1e-3)
+
+
+class Gated(Pooled):
+    def forward(self, x):
+        maps = self.features(x)
+        return self.fc((maps * maps.mean((2, 3), keepdim=True).sigmoid()).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "model", "message"),
+    [
+        ("lrp", Gated(), "cannot handle 'sigmoid' in Gated"),
+        ("deeplift", Gated(), "cannot handle 'mul' in Gated"),
+        ("guided-backprop", nn.Sequential(nn.Conv2d(3, 5, 3), nn.GELU()), "has no ReLU"),
+    ],
+)
+def test_what_cannot_be_handled_is_refused_with_its_place(spec, model, message):
+    if isinstance(model, nn.Sequential):
+        model = nn.Sequential(*model, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    classifier = attrib.split(model, spec=SPEC, need="features")
+    with pytest.raises(attrib.AttribError, match=message):
+        attrib.Explainer(classifier, spec)(images(1))
+
+
+def test_half_the_batch_where_memory_runs_out():
+    class Small(Pooled):
+        def forward(self, x):
+            if len(x) > 3:
+                raise torch.OutOfMemoryError("no more")
+            return super().forward(x)
+
+    model = Small()
+    model.load_state_dict(make("plain").state_dict())
+    with pytest.warns(MemoryWarning) as caught:
+        found = maps(model, "occlusion(window=16, stride=8)")
+    assert "batch=2 instead of 4" in str(caught[-1].message)
+    want = maps(make("plain"), "occlusion(window=16, stride=8)")
+    torch.testing.assert_close(found.maps, want.maps)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_any_other_explainer():
+    method = captum(by_hand.IntegratedGradients, n_steps=5)
+    assert METHODS.make(format_spec(method)) == method
+    want = by_hand.IntegratedGradients(make("plain").eval()).attribute(
+        images(2), target=LABELS, n_steps=5
+    )
+    torch.testing.assert_close(maps(make("plain"), method).maps, want.sum(1), rtol=1e-4, atol=1e-6)
+    base = torch.zeros(2, 3, 32, 32)
+    shap = maps(make("plain"), captum(by_hand.DeepLiftShap, baselines=base)).maps
+    torch.testing.assert_close(shap, maps(make("plain"), "deeplift").maps, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("explainer", "error", "message"),
+    [
+        ("LRP", attrib.AttribError, "looks into the modules"),
+        ("NoSuch", attrib.AttribError, "unknown explainer of captum.attr 'NoSuch'"),
+        ("LayerGradCam", attrib.AttribError, "takes layer too"),
+    ],
+)
+def test_an_explainer_that_does_not_fit(explainer, error, message):
+    with pytest.raises(error, match=message):
+        maps(make("plain"), captum(explainer))
+
+
+def test_the_linear_model_is_weighted_ridge_regression():
+    from torch.utils.data import DataLoader, TensorDataset
+
+    x, y, w = torch.rand(40, 6).round(), torch.randn(40), torch.rand(40)
+    model = LinearModel(0.7)
+    model.fit(DataLoader(TensorDataset(x, y, w), batch_size=40))
+    full = torch.cat([x, torch.ones(40, 1)], 1).double()
+    penalty = torch.diag(torch.tensor([0.7] * 6 + [0.0], dtype=torch.float64))
+    gram = full.T @ (w[:, None].double() * full) + penalty
+    want = torch.linalg.solve(gram, full.T @ (w * y).double())[:6]
+    torch.testing.assert_close(model.representation()[0].double(), want, rtol=1e-4, atol=1e-5)
