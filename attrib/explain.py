@@ -21,7 +21,7 @@ from attrib.methods import Method, resolve
 from attrib.models import SpatialClassifier, load_model, split
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
-from attrib.targets import TargetsLike, resolve_targets
+from attrib.targets import TargetsLike, check_labels, resolve_targets
 from attrib.types import Attribution, Fit, Localization, ModelSpec, Targets
 
 __all__ = ["Explainer", "explain"]
@@ -142,17 +142,7 @@ class Explainer:
         Raises:
             InputError: the model has fewer classes, or other ones.
         """
-        spec, classes = self.classifier.spec, self.classifier.num_classes
-        if len(labels) > classes:
-            raise InputError(
-                f"{name} has {len(labels)} classes, {spec.name} only {classes}; use a model "
-                "trained on this data set"
-            )
-        for own, wanted in zip(spec.labels, labels, strict=False):
-            if own != wanted:
-                raise InputError(
-                    f"class names differ: {spec.name} has {own!r} where {name} has {wanted!r}"
-                )
+        check_labels(self.classifier, name, labels)
 
     def _per_picture(
         self, targets: TargetsLike, count: int, single: bool

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attrib.errors import TargetError, UnknownNameError
+from attrib.errors import InputError, TargetError, UnknownNameError
+from attrib.models import SpatialClassifier
 from attrib.types import TargetRule, Targets
 
-__all__ = ["TargetsLike", "argmax", "label_index", "resolve_targets"]
+__all__ = ["TargetsLike", "argmax", "check_labels", "label_index", "resolve_targets"]
 
 Class = int | str
 TargetsLike = None | Class | Sequence[Class | Sequence[Class]] | Tensor | Targets
@@ -100,3 +101,27 @@ def label_index(label: Class, labels: Sequence[str]) -> int:
         if wanted in (part.strip() for part in name.lower().split(",")):
             return index
     raise UnknownNameError("label", label, labels)
+
+
+def check_labels(classifier: SpatialClassifier, name: str, labels: Sequence[str]) -> None:
+    """Make sure that a data set's classes are a model's, or the first of them.
+
+    Args:
+        classifier: The model.
+        name: Of the data set, for the message.
+        labels: Its class names, in order.
+
+    Raises:
+        InputError: the model has fewer classes, or other ones.
+    """
+    spec, classes = classifier.spec, classifier.num_classes
+    if len(labels) > classes:
+        raise InputError(
+            f"{name} has {len(labels)} classes, {spec.name} only {classes}; use a model "
+            "trained on this data set"
+        )
+    for own, wanted in zip(spec.labels, labels, strict=False):
+        if own != wanted:
+            raise InputError(
+                f"class names differ: {spec.name} has {own!r} where {name} has {wanted!r}"
+            )

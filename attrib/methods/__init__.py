@@ -5,6 +5,7 @@ from attrib.methods.base import METHODS, Method, resolve, untrained
 from attrib.methods.cam import CAM, InfoCAM, InfoCAMPlus
 from attrib.methods.gradient import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 from attrib.methods.iba import IBA, Statistics, estimate_statistics
+from attrib.methods.mask import IBMask
 from attrib.methods.rib import RIB, Pool
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "GradCAM",
     "GradCAMPlusPlus",
     "HiResCAM",
+    "IBMask",
     "InfoCAM",
     "InfoCAMPlus",
     "LayerCAM",
