@@ -15,7 +15,7 @@ from attrib.bottleneck import BetaControl, MaskNetworkOptions, PosthocMask, Post
 from attrib.bottleneck.mask_attached import AttachedMask, load_mask, look
 from attrib.bottleneck.mask_model import MaskNoise
 from attrib.bottleneck.mask_network import MaskNetwork
-from attrib.bottleneck.mask_posthoc import BLUR, class_cost, filling
+from attrib.bottleneck.mask_view import BLUR, class_cost, filling
 from attrib.cli import app
 from attrib.datasets import Folder, Scenes
 from attrib.datasets.scenes import CLASSES

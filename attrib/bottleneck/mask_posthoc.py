@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from attrib import surgery
 from attrib.bottleneck.mask_attached import AttachedMask, look
-from attrib.bottleneck.mask_model import Autoencoder, MaskNoise
+from attrib.bottleneck.mask_model import FIRST_LOGIT, Autoencoder, MaskNoise
 from attrib.bottleneck.mask_nets import any_size
 from attrib.bottleneck.mask_network import MaskNetworkOptions
 from attrib.bottleneck.mask_terms import (
@@ -27,14 +27,13 @@ from attrib.bottleneck.mask_terms import (
     sample_mask,
 )
 from attrib.bottleneck.mask_training import BetaControl
+from attrib.bottleneck.mask_view import Fill, blend, class_cost, filling
 from attrib.models import SpatialClassifier
 from attrib.models.anatomy import logits_of
 from attrib.registry import AtLeast, check_fields
 
-__all__ = ["PosthocMask", "PosthocOptions", "PosthocOutput", "blend", "class_cost", "filling"]
+__all__ = ["PosthocMask", "PosthocOptions", "PosthocOutput"]
 
-BLUR = 16
-"""Sides of the squares whose means are a blurred picture, in pixels."""
 SMALLEST = 16
 """Side of the smallest grid that the autoencoder works on."""
 
@@ -44,8 +43,7 @@ class PosthocOptions:
     """What a mask network for a finished classifier minimises.
 
     Args:
-        fill: What a hidden pixel shows: `"mean"`, the data's mean colour as the model's spec gives
-            it, or `"blur"`, the picture as means over squares of 16 pixels, enlarged bilinearly.
+        fill: What a hidden pixel shows, see `Fill`.
         signal: Classes that the mask has to keep: `"label"`, those of the data set, or
             `"prediction"`, the classifier's own answer for the whole picture.
         others: Of a conditional network, the share of masks that are asked for another class.
@@ -61,7 +59,7 @@ class PosthocOptions:
     """
 
     name: ClassVar[str] = "mask objective"
-    fill: Literal["mean", "blur"] = "mean"
+    fill: Fill = "mean"
     signal: Literal["label", "prediction"] = "label"
     others: Annotated[float, AtLeast(0)] = 0.3
     randomise: bool = True
@@ -140,6 +138,8 @@ class PosthocMask(nn.Module):
             torch.manual_seed(seed)
             lines = any_size(side, latent=self.options.latent)
             autoencoder = Autoencoder(lines, channels, channels)
+        start = torch.tensor([FIRST_LOGIT, *classifier.spec.mean])  # open, of the mean colour
+        list(autoencoder.decoder.parameters())[-1].data.copy_(start)
         self.side = side
         self.autoencoder = autoencoder.to(classifier.device, surgery.dtype_of(classifier.model))
         state = torch.tensor([self._rule.beta, self._rule.gated], dtype=torch.float64)
@@ -244,9 +244,11 @@ class PosthocMask(nn.Module):
         """Price a mask and the mean colours that it shows."""
         spec, grid = self.classifier.spec, mask.shape[2:]
         std, mean = (images.new_tensor(x)[:, None, None] for x in (spec.std, spec.mean))
-        colours = F.adaptive_avg_pool2d(images * std + mean, grid)
+        colours = F.adaptive_avg_pool2d(images * std + mean, list(grid))  # type: ignore[arg-type]
         square = F.interpolate(masked(colours, mask), size=(self.side, self.side), mode="bilinear")
-        decoded, kl = self.autoencoder(square, z, torch.zeros(len(z), dtype=torch.long))
+        decoded, kl = self.autoencoder(
+            square, z, torch.zeros(len(z), dtype=torch.long, device=z.device)
+        )
         decoded = F.interpolate(decoded, size=grid, mode="bilinear")
         pixels = pixel_nll(
             colours,
@@ -256,57 +258,3 @@ class PosthocMask(nn.Module):
             normalised=self.options.normalised,
         )
         return CodeTerms(mask=mask_nll(mask, decoded[:, :1]), pixels=pixels, kl=kl)
-
-
-def filling(images: Float[Tensor, "b k h w"], fill: str) -> Float[Tensor, "b k h w"]:
-    """Return what hidden pixels show; see `PosthocOptions.fill`.
-
-    Args:
-        images: Normalised, so that the mean colour is 0.
-        fill: `"mean"` or `"blur"`.
-    """
-    if fill == "mean":
-        return torch.zeros_like(images)
-    squares = [max(1, round(side / BLUR)) for side in images.shape[2:]]
-    means = F.adaptive_avg_pool2d(images, squares)  # type: ignore[arg-type]
-    return F.interpolate(means, size=images.shape[2:], mode="bilinear")
-
-
-def blend(
-    images: Float[Tensor, "b k h w"],
-    mask: Float[Tensor, "b 1 h w"],
-    fill: Float[Tensor, "b k h w"],
-) -> Float[Tensor, "b k h w"]:
-    """Show the pictures where the mask is 1, what is filled in where it is 0."""
-    return fill + mask * (images - fill)
-
-
-def class_cost(
-    logits: Float[Tensor, "b c"],
-    whole: Float[Tensor, "b c"],
-    classes: Bool[Tensor, "b c"],
-    asked: Int[Tensor, " b"] | None,
-    *,
-    multi_label: bool,
-) -> Float[Tensor, " b"]:
-    """Price what masks take from a classifier's answers, in nats; see `PosthocMask`.
-
-    Args:
-        logits: Through the masks.
-        whole: For whole pictures.
-        classes: That masks have to keep; exactly one unless the classifier is multi-label.
-        asked: Class of each mask, or None where masks are of no class.
-        multi_label: Outputs are independent.
-    """
-    if asked is None and multi_label:
-        costs = F.binary_cross_entropy_with_logits(logits, classes.to(logits), reduction="none")
-        return costs.sum(1)
-    if asked is None:
-        return F.cross_entropy(logits, classes.int().argmax(1), reduction="none")
-    score = F.logsigmoid if multi_label else F.log_softmax
-    found, given = (
-        (score(x) if multi_label else score(x, 1)).gather(1, asked[:, None])[:, 0]
-        for x in (logits, whole)
-    )
-    own = classes.gather(1, asked[:, None])[:, 0]
-    return torch.where(own, -found, (given - found).clamp(min=0))

@@ -14,6 +14,7 @@ from torch import Tensor
 from attrib.bottleneck.mask_network import MaskNetworkOptions, Reads
 from attrib.bottleneck.mask_posthoc import PosthocMask, PosthocOptions
 from attrib.bottleneck.mask_training import BetaControl
+from attrib.bottleneck.mask_view import Fill
 from attrib.datasets.labelled import LabelledDataset, LabelledSample
 from attrib.fit import checkpoint
 from attrib.fit.attached import fitting_samples, follow_cosine, mirrored_batches, settings_of
@@ -76,7 +77,7 @@ class MaskConfig:
     width: int = MaskNetworkOptions.width
     halvings: int = MaskNetworkOptions.halvings
     conditional: bool = MaskNetworkOptions.conditional
-    fill: Literal["mean", "blur"] = PosthocOptions.fill
+    fill: Fill = PosthocOptions.fill
     signal: Literal["label", "prediction"] = PosthocOptions.signal
     others: float = PosthocOptions.others
     randomise: bool = PosthocOptions.randomise
