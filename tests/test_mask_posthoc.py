@@ -91,7 +91,7 @@ def test_a_condition_makes_masks_of_classes():
     network.condition.weight.data.normal_(generator=generator())
     found = network(x, (8, 8), pairs[:, 1], pairs[:, 0])
     assert not torch.equal(found[0], found[1])
-    hidden = network.encoder(x / x.square().mean((1, 2, 3), keepdim=True).sqrt())
+    hidden = network.encoder(x / x.square().mean(1, keepdim=True).sqrt())
     for row, (image, label) in zip(found, pairs.tolist(), strict=True):
         own = hidden[image] * (1 + network.condition.weight[label])[:, None, None]
         torch.testing.assert_close(row, network.decoder(own[None])[0])

@@ -57,9 +57,10 @@ class MaskNetwork(nn.Module):
     """Reads pixels or features and answers with one logit per cell of the mask.
 
     Reading pixels it is an encoder of strided convolutions and, after a bilinear resize to the
-    mask's grid, a decoder. Reading features the encoder is one 1 x 1 convolution; features come
-    divided by their root mean square over the picture, since networks differ in scale. In between,
-    a conditional network multiplies channels by one plus a learnt vector of the class.
+    mask's grid, a decoder. Reading features the encoder is one 1 x 1 convolution; each cell's
+    features come divided by their root mean square, or the price of seeing, which pulls on all
+    cells alike, would close first the cells whose features are large. In between, a conditional
+    network multiplies channels by one plus a learnt vector of the class.
 
     Args:
         options: See `MaskNetworkOptions`.
@@ -112,7 +113,7 @@ class MaskNetwork(nn.Module):
             image: Picture that each mask is of; by default there is one per picture.
         """
         if self.options.reads == "features":
-            x = x / x.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+            x = x / x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
         hidden = self.encoder(x)
         if self.condition is not None:
             hidden = hidden if image is None else hidden[image]
