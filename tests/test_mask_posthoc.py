@@ -331,7 +331,7 @@ def test_what_is_trained_explains(trained, root):
     before = Everything(explainer.classifier.model)
     found = explainer(x, [[0, 3], [1]])
     before.assert_same(explainer.classifier.model)
-    assert (found.unit, found.exact, found.maps.shape) == ("probability", True, (3, 12, 12))
+    assert (found.unit, found.exact, found.maps.shape) == ("probability", True, (3, 6, 6))
     assert 0 <= found.maps.min() < found.maps.max() <= 1
     assert torch.equal(found.maps[0], found.maps[1])
     torch.testing.assert_close(found.maps[2:], explainer(x[1:], [1]).maps)
@@ -370,7 +370,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(trained, root, tmp_path
     [
         {"conditional": True, "fill": "blur", "hard": True},
         {"reads": "pixels", "halvings": 2, "control": "gate", "signal": "prediction"},
-        {"bfloat16": True, "randomise": False, "normalised": True},
+        {"bfloat16": True, "randomise": True, "control": "adaptive", "stride": 8},
     ],
 )
 def test_every_option_trains(root, tmp_path, options):

@@ -242,7 +242,7 @@ def ib_mask(
     ] = MaskConfig.randomise,
     variance: Annotated[float, typer.Option(help="Of a priced pixel.")] = MaskConfig.variance,
     normalised: Annotated[
-        bool, typer.Option("--normalised", help="Price pixels by the Gaussian's constant too.")
+        bool, typer.Option(help="Price pixels by the Gaussian's constant too.")
     ] = MaskConfig.normalised,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = MaskConfig.seed,
     workers: Annotated[int, typer.Option(help="Threads that read ahead.")] = MaskConfig.workers,
