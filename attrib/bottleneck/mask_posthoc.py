@@ -153,7 +153,8 @@ class PosthocMask(nn.Module):
 
     @control.setter
     def control(self, control: BetaControl) -> None:
-        self.beta_state.copy_(torch.tensor([control.beta, control.gated]))  # type: ignore[operator]
+        state = torch.tensor([control.beta, control.gated], dtype=torch.float64)
+        self.beta_state.copy_(state)  # type: ignore[operator]
 
     def noise(self, images: Float[Tensor, "b _ h w"], generator: torch.Generator) -> MaskNoise:
         """Draw what a batch needs; the generator may be on another device than the pictures."""
