@@ -9,8 +9,9 @@ import attrib
 
 ROOT = Path(attrib.__file__).parent
 ROOMS = (
-    "errors files journal types registry surgery calls images models localize bottleneck information "
-    "methods metrics datasets targets report explanation explain compare seeds evaluate fit cli"
+    "errors files journal types registry surgery calls images models localize bottleneck "
+    "information methods metrics datasets targets report explanation explain compare seeds "
+    "evaluate fit cli"
 ).split()
 
 

@@ -67,7 +67,7 @@ def test_what_is_trained_explains(trained, root):
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(trained, root, tmp_path, monkeypatch):
-    from attrib.fit import attention as module
+    from attrib.fit import attached as module
 
     whole, read, count = trained[0], module.read_image, 0
 
@@ -104,7 +104,7 @@ def test_mistakes(trained, root):
         explainer(torch.rand(1, 3, 96, 96))
     classifier = attrib.split(attrib.load_model("demo"))
     wide = Folder(root, root / "labels.csv", classes=(*CLASSES, "more"))
-    with pytest.raises(InputError, match="9 classes, demo 8"):
+    with pytest.raises(InputError, match="9 classes, demo only 8"):
         fit_attention(classifier, wide, out=root / "no")
 
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from attrib import surgery
 from attrib.bottleneck.aib_module import AIBOutput, Noise
 from attrib.bottleneck.aib_networks import pooled_aib
-from attrib.errors import InputError, WeightsError
-from attrib.files import replacing, writing
-from attrib.models import SpatialClassifier, fingerprint
+from attrib.bottleneck.attached_file import damage_named, read_attached, save_attached
+from attrib.errors import InputError
+from attrib.models import SpatialClassifier
 from attrib.models.probe import noise as probe_image
 
 __all__ = ["AttachedAIB", "load_attached"]
 
-HEADER = "attrib"
-"""Key of our entry in the file's metadata."""
 KIND = "attached-aib"
 
 
@@ -86,17 +81,7 @@ class AttachedAIB(nn.Module):
         Raises:
             OutputError: the file cannot be written.
         """
-        path = Path(path)
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.aib.state_dict().items()}
-        header = {
-            "kind": KIND,
-            **self.options,
-            "model": self.classifier.spec.name,
-            "weights": fingerprint(self.classifier.model),
-        }
-        metadata = {HEADER: json.dumps(header)}  # one entry only: their order is random
-        with writing(path.parent), replacing(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata=metadata))
+        save_attached(path, KIND, self.aib, self.options, self.classifier)
 
 
 def load_attached(path: str | Path, classifier: SpatialClassifier) -> AttachedAIB:
@@ -109,35 +94,8 @@ def load_attached(path: str | Path, classifier: SpatialClassifier) -> AttachedAI
     Raises:
         WeightsError: the file cannot be read, is none of these, or belongs to another classifier.
     """
-    header, tensors = _read(Path(path))
-    own = fingerprint(classifier.model)
-    if header["weights"] != own:
-        raise WeightsError(
-            f"{path} was trained on {header['model']!r} with weights {header['weights']}; this is "
-            f"{classifier.spec.name!r} with weights {own}. Load that model, or train attention "
-            "for this one"
-        )
-    try:
-        attached = AttachedAIB(classifier, latent=header["latent"], anchors=header["anchors"])
+    options, tensors = read_attached(path, KIND, "attention", classifier)
+    with damage_named(path):
+        attached = AttachedAIB(classifier, **options)
         attached.aib.load_state_dict(tensors)
-    except (RuntimeError, InputError) as error:
-        raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
     return attached
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
-    try:
-        header = json.loads(metadata[HEADER])
-        types = {"kind": str, "latent": int, "anchors": int, "model": str, "weights": str}
-        sound = all(isinstance(header[key], kind) for key, kind in types.items())
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound or header["kind"] != KIND:
-        raise WeightsError(f"{path} holds no attention that AttachedAIB.save wrote")
-    return header, tensors

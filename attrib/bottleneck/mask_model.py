@@ -77,12 +77,12 @@ class MaskNoise:
     """The random numbers of one batch.
 
     Args:
-        u: Of the mask, uniform in (0, 1).
+        u: Of the mask, uniform in (0, 1), on the mask's own grid.
         z: Of the latent vectors, standard normal; one row per autoencoder, three for `cmi`.
         rectangle: What the classifier sees besides the mask, ones and zeros; or None.
     """
 
-    u: Float[Tensor, "b 1 h w"]
+    u: Float[Tensor, "b 1 u v"]
     z: Float[Tensor, "_k b _d"]
     rectangle: Float[Tensor, "b 1 h w"] | None = None
 

@@ -1,4 +1,4 @@
-"""`attrib fit`: classifiers to make seeds with, and attention for a classifier."""
+"""`attrib fit`: classifiers to make seeds with, attention and mask networks for a classifier."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attrib.cli.options import (
     Weights,
     labelled_dataset,
 )
-from attrib.fit import AttentionConfig, FitConfig
+from attrib.fit import AttentionConfig, FitConfig, MaskConfig
 
 __all__ = ["app"]
 
@@ -185,7 +185,104 @@ def aib(
     split_model = attrib.split(loaded)
     data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
     report = fit_attention(split_model, data, out=out, config=config, tensorboard=tensorboard)
+    _print_terms(report)
+    typer.echo(f"""explain with --method "aib(weights='{out / FILE}')\"""")
+
+
+def _print_terms(report: dict[str, Any]) -> None:
     for number, epoch in enumerate(report["history"], 1):
         terms = "   ".join(f"{key} {value:.4f}" for key, value in epoch.items())
         typer.echo(f"epoch {number:3}   {terms}")
-    typer.echo(f"""explain with --method "aib(weights='{out / FILE}')\"""")
+
+
+@app.command("ib-mask")
+def ib_mask(
+    dataset: DatasetName,
+    root: Root,
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="Folder for the result; what is begun there goes on.")],
+    split: Split = None,
+    labels: Labels = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = MaskConfig.epochs,
+    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = MaskConfig.batch_size,
+    lr: Annotated[float, typer.Option(help="First learning rate.")] = MaskConfig.lr,
+    control: Annotated[
+        str, typer.Option(help="How the price follows V: adaptive, gate or fixed.")
+    ] = MaskConfig.control,
+    beta: Annotated[
+        float, typer.Option(help="Price of what is seen, to begin with.")
+    ] = MaskConfig.beta,
+    target: Annotated[
+        float, typer.Option(help="Goal for V in nats; more shows more.")
+    ] = MaskConfig.target,
+    reads: Annotated[
+        str, typer.Option(help="What the mask network reads: features or pixels.")
+    ] = MaskConfig.reads,
+    stride: Annotated[int, typer.Option(help="Pixels per cell of the mask.")] = MaskConfig.stride,
+    width: Annotated[
+        int, typer.Option(help="Channels of the mask network's first layer.")
+    ] = MaskConfig.width,
+    halvings: Annotated[
+        int, typer.Option(help="Of the grid, reading pixels: how far a cell sees.")
+    ] = MaskConfig.halvings,
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="A mask per class, not one for all.")
+    ] = MaskConfig.conditional,
+    fill: Annotated[
+        str, typer.Option(help="What hidden pixels show: mean or blur.")
+    ] = MaskConfig.fill,
+    signal: Annotated[
+        str, typer.Option(help="Classes that masks keep: label or prediction.")
+    ] = MaskConfig.signal,
+    others: Annotated[
+        float, typer.Option(help="Share of conditional masks asked for another class.")
+    ] = MaskConfig.others,
+    randomise: Annotated[
+        bool, typer.Option(help="Show a random rectangle too.")
+    ] = MaskConfig.randomise,
+    variance: Annotated[float, typer.Option(help="Of a priced pixel.")] = MaskConfig.variance,
+    normalised: Annotated[
+        bool, typer.Option(help="Price pixels by the Gaussian's constant too.")
+    ] = MaskConfig.normalised,
+    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = MaskConfig.seed,
+    workers: Annotated[int, typer.Option(help="Threads that read ahead.")] = MaskConfig.workers,
+    weights: Weights = None,
+    num_classes: NumClasses = None,
+    bfloat16: Bfloat16 = False,
+    tensorboard: TensorBoard = False,
+    device: Device = None,
+) -> None:
+    """Train an IB mask network for a classifier, which stays as it is."""
+    import attrib
+    from attrib.fit import fit_mask
+    from attrib.fit.mask import FILE
+
+    config = MaskConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        control=control,  # type: ignore[arg-type]
+        beta=beta,
+        target=target,
+        reads=reads,  # type: ignore[arg-type]
+        stride=stride,
+        width=width,
+        halvings=halvings,
+        conditional=conditional,
+        fill=fill,  # type: ignore[arg-type]
+        signal=signal,  # type: ignore[arg-type]
+        others=others,
+        randomise=randomise,
+        variance=variance,
+        normalised=normalised,
+        bfloat16=bfloat16,
+        seed=seed,
+        workers=workers,
+    )
+    loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
+    need = "class_maps" if config.reads == "features" else "features"
+    split_model = attrib.split(loaded, need=need)  # type: ignore[arg-type]
+    data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
+    report = fit_mask(split_model, data, out=out, config=config, tensorboard=tensorboard)
+    _print_terms(report)
+    typer.echo(f"""explain with --method "ib-mask(weights='{out / FILE}')\"""")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -13,16 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attrib import surgery
 from attrib.bottleneck.aib_attached import AttachedAIB
 from attrib.bottleneck.aib_loss import AIBObjective, aib_loss
-from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
+from attrib.datasets.labelled import LabelledDataset, LabelledSample
 from attrib.errors import InputError
 from attrib.fit import checkpoint
-from attrib.fit.loading import ahead, batches, generator_of, labelled_samples
+from attrib.fit.attached import fitting_samples, follow_cosine, mirrored_batches, settings_of
 from attrib.fit.loop import train as train_loop
-from attrib.images import preprocess, read_image
-from attrib.models import SpatialClassifier, fingerprint
+from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast, check_fields
 
 __all__ = ["FILE", "AttentionConfig", "fit_attention"]
@@ -98,23 +95,11 @@ def fit_attention(
     out, config = Path(out), config or AttentionConfig()
     if classifier.spec.multi_label:
         raise InputError("attention is trained for classes that exclude each other")
-    samples = labelled_samples(train, exclusive=True)
-    if len(train.labels) > classifier.num_classes:
-        raise InputError(
-            f"{train.name} has {len(train.labels)} classes, {classifier.spec.name} "
-            f"{classifier.num_classes}; use a model trained on this data set"
-        )
+    samples = fitting_samples(classifier, train)
     attached = AttachedAIB(
         classifier, latent=config.latent, anchors=config.anchors, seed=config.seed
     )
-    settings = {
-        "schema": "attrib.fit-aib/1",
-        "model": classifier.spec.name,
-        "weights": fingerprint(classifier.model),
-        "dataset": train.name,
-        "digest": digest(samples),
-        "config": asdict(config),
-    }
+    settings = settings_of("attrib.fit-aib/1", classifier, train, samples, config)
     optimizer = torch.optim.Adam(attached.aib.parameters(), lr=config.lr)
     task = _Task(attached=attached, optimizer=optimizer, samples=samples, config=config)
     report = train_loop(
@@ -151,23 +136,19 @@ class _Task:
         return self.config.seed
 
     def batches(self, epoch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        config, classifier = self.config, self.attached.classifier
-        generator = generator_of(config.seed, epoch)
-        order = batches(len(self.samples), config.batch_size, generator)
-        read = ahead(lambda i: read_image(self.samples[i].picture), order, config.workers)
-        with closing(read) as pictures:
-            for index, batch in zip(order, pictures, strict=True):
-                images, _ = preprocess(
-                    batch,
-                    classifier.spec,
-                    device=classifier.device,
-                    dtype=surgery.dtype_of(classifier.model),
-                )
-                mirrored = torch.rand(len(images), generator=generator) < 0.5
-                if config.flip:
-                    images[mirrored] = images[mirrored].flip(3)
-                labels = torch.tensor([self.samples[i].labels[0] for i in index])
-                yield images, labels.to(images.device)
+        config = self.config
+        given = mirrored_batches(
+            self.attached.classifier,
+            self.samples,
+            batch_size=config.batch_size,
+            flip=config.flip,
+            seed=config.seed,
+            epoch=epoch,
+            workers=config.workers,
+        )
+        with closing(given) as pairs:
+            for images, labels in pairs:
+                yield images, labels.int().argmax(1)
 
     def terms(self, batch: tuple[Tensor, Tensor]) -> dict[str, Float[Tensor, ""]]:
         images, labels = batch
@@ -184,9 +165,7 @@ class _Task:
         }
 
     def schedule(self, step: int) -> None:
-        left = 0.5 * (1 + math.cos(math.pi * step / (self.epochs * self.steps)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * left
+        follow_cosine(self.optimizer, self.config.lr, step, self.epochs * self.steps)
 
     def scores(self) -> dict[str, Any]:
         return {}

@@ -44,8 +44,9 @@ def labelled_samples(dataset: LabelledDataset, *, exclusive: bool) -> list[Label
             )
         if exclusive and len(sample.labels) != 1:
             raise InputError(
-                f"cross-entropy needs exactly one class per picture, {sample.id!r} of "
-                f"{dataset.name} has {len(sample.labels)}; use loss='soft-margin'"
+                f"classes that exclude each other need exactly one per picture, {sample.id!r} of "
+                f"{dataset.name} has {len(sample.labels)}; use loss='soft-margin' for a "
+                "classifier, and a multi-label model for what is trained on one"
             )
     return samples
 

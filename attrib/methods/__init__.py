@@ -25,6 +25,7 @@ from attrib.methods.baselines import (
 from attrib.methods.cam import CAM, InfoCAM, InfoCAMPlus
 from attrib.methods.gradient import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from attrib.methods.iba import IBA, Statistics, estimate_statistics
+from attrib.methods.mask import IBMask
 from attrib.methods.rib import RIB, Pool
 from attrib.methods.transformer import GenericAttention, Rollout
 from attrib.methods.trial import AblationCAM, ScoreCAM
@@ -53,6 +54,7 @@ __all__ = [
     "GuidedBackprop",
     "GuidedGradCAM",
     "HiResCAM",
+    "IBMask",
     "InfoCAM",
     "InfoCAMPlus",
     "InputXGradient",

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 import attrib
+from attrib.bottleneck import MaskNetworkOptions, PosthocMask
 from attrib.datasets import Folder, Scenes
 from attrib.datasets.scenes import CLASSES
 from attrib.localize import largest_component, largest_component_batched
@@ -99,6 +100,25 @@ def test_rib_in_faster_arithmetic(options):
     found = attrib.Explainer(make("plain").cuda(), method, spec=SPEC)(images(2), [1, 2])
     want = attrib.Explainer(make("plain"), method, spec=SPEC)(images(2), [1, 2]).maps
     torch.testing.assert_close(found.maps.cpu(), want, rtol=0, atol=0.05 * float(want.max()))
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_mask_network_trains_as_on_the_cpu(conditional):
+    network = MaskNetworkOptions(width=2, stride=4, conditional=conditional)
+    labels = torch.eye(5, dtype=torch.bool)[[0, 3, 4]]
+    losses, masks = [], []
+    for device in ("cpu", "cuda"):
+        classifier = attrib.split(make("plain").to(device), spec=SPEC)
+        found = PosthocMask(classifier, network=network)
+        x, generator = images(3).to(device), torch.Generator().manual_seed(0)
+        output = found(x, labels.to(device), generator)
+        assert output.probability.device.type == device
+        loss = output.terms.loss("ib", 0.1).mean()
+        loss.backward()
+        losses.append(loss.detach().cpu())
+        masks.append(output.probability.detach().cpu())
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(*masks, rtol=1e-2, atol=1e-3)
 
 
 def test_refinement_is_the_cpu_one():

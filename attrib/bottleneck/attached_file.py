@@ -1,0 +1,104 @@
+"""The file of what was trained on top of a classifier, and of nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from attrib.errors import InputError, WeightsError
+from attrib.files import replacing, writing
+from attrib.models import SpatialClassifier, fingerprint
+
+__all__ = ["damage_named", "read_attached", "save_attached"]
+
+HEADER = "attrib"
+"""Key of our entry in the file's metadata."""
+
+
+def save_attached(
+    path: str | Path,
+    kind: str,
+    module: nn.Module,
+    options: Mapping[str, Any],
+    classifier: SpatialClassifier,
+) -> None:
+    """Write weights as safetensors, with the fingerprint of the classifier's.
+
+    Args:
+        path: File to write.
+        kind: What it holds, for the reader.
+        module: Whose weights are written.
+        options: What the module was built with, by name.
+        classifier: That it was trained on.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    header = {
+        "kind": kind,
+        **options,
+        "model": classifier.spec.name,
+        "weights": fingerprint(classifier.model),
+    }
+    metadata = {HEADER: json.dumps(header)}  # one entry only: their order is random
+    with writing(path.parent), replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata=metadata))
+
+
+def read_attached(
+    path: str | Path, kind: str, what: str, classifier: SpatialClassifier
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read options and weights that `save_attached` wrote, for this very classifier.
+
+    Args:
+        path: The file.
+        kind: What it has to hold.
+        what: That in words, for messages.
+        classifier: With the weights of that time.
+
+    Raises:
+        WeightsError: the file cannot be read, is of another kind, or belongs to another classifier.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    try:
+        options = dict(json.loads(metadata[HEADER]))
+        found, model, weights = (options.pop(key) for key in ("kind", "model", "weights"))
+    except (KeyError, TypeError, ValueError):
+        found = None
+    if found != kind:
+        raise WeightsError(f"{path} holds no {what} that attrib wrote")
+    own = fingerprint(classifier.model)
+    if weights != own:
+        raise WeightsError(
+            f"{path} was trained on {model!r} with weights {weights}; this is "
+            f"{classifier.spec.name!r} with weights {own}. Load that model, or train {what} "
+            "for this one"
+        )
+    return options, tensors
+
+
+@contextmanager
+def damage_named(path: str | Path) -> Iterator[None]:
+    """Say which file is damaged when what it holds does not fit together.
+
+    Raises:
+        WeightsError: options that nothing is built with, or tensors of other names or shapes.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, InputError) as error:
+        raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
