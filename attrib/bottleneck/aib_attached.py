@@ -8,12 +8,12 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from attrib import surgery
-from attrib.bottleneck.aib_module import AIBOutput, Noise
+from attrib.bottleneck.aib_file import HEADER, read_header
+from attrib.bottleneck.aib_module import AIBOutput, Modulation, Noise
 from attrib.bottleneck.aib_networks import pooled_aib
 from attrib.errors import InputError, WeightsError
 from attrib.files import replacing, writing
@@ -22,31 +22,41 @@ from attrib.models.probe import noise as probe_image
 
 __all__ = ["AttachedAIB", "load_attached"]
 
-HEADER = "attrib"
-"""Key of our entry in the file's metadata."""
 KIND = "attached-aib"
+OPTIONS = {"latent": int, "anchors": int, "layer": str, "modulation": str}
 
 
 @final
 class AttachedAIB(nn.Module):
-    """Attention, encoder and decoder on the feature map of a classifier that stays as it is.
+    """Attention, encoder and decoder on a grid of features of a classifier that stays as it is.
 
-    The classifier always runs in evaluation mode and without gradients. It is no part of this
-    module: `parameters()` and `state_dict()` hold what is trained, and no more.
+    The grid is the classifier's feature map, or what any module before it returns; encoder and
+    decoder take the place of all that follows. The classifier always runs in evaluation mode and
+    without gradients. It is no part of this module: `parameters()` and `state_dict()` hold what is
+    trained, and no more.
 
     Args:
         classifier: Any, of pictures of any size.
         latent: Length of the latent vector.
         anchors: Of the quantiser; 0 for continuous attention.
+        layer: Path of the module that makes the grid; the feature map itself if left.
+        modulation: `"residual"`, or `"gate"`; see `AIB`.
         seed: Of the initial weights; torch's own random state is not touched.
 
     Raises:
         InputError: less than one latent number or seed.
-        SplitError: the classifier has no feature map.
+        SplitError: the classifier has no feature map, or no such layer.
     """
 
     def __init__(
-        self, classifier: SpatialClassifier, *, latent: int = 256, anchors: int = 0, seed: int = 0
+        self,
+        classifier: SpatialClassifier,
+        *,
+        latent: int = 256,
+        anchors: int = 0,
+        layer: str = "",
+        modulation: Modulation = "residual",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if latent < 1 or anchors < 0 or seed < 0:
@@ -55,12 +65,21 @@ class AttachedAIB(nn.Module):
                 f"{latent}, {anchors} and {seed}"
             )
         self.classifier = classifier
-        self.options = {"latent": latent, "anchors": anchors}
+        self.layer = layer
+        self.options = {
+            "latent": latent, "anchors": anchors, "layer": layer, "modulation": modulation
+        }  # fmt: skip
         image = probe_image(classifier.model, classifier.spec)
-        channels = classifier.forward(image).grid.shape[1]
+        channels = classifier.grid_at(image, layer).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            aib = pooled_aib(channels, classifier.num_classes, anchors=anchors, latent=latent)
+            aib = pooled_aib(
+                channels,
+                classifier.num_classes,
+                anchors=anchors,
+                latent=latent,
+                modulation=modulation,
+            )
         self.aib = aib.to(classifier.device, surgery.dtype_of(classifier.model))
 
     def forward(
@@ -78,7 +97,9 @@ class AttachedAIB(nn.Module):
         return self.aib.attention.map(self._grid(images))
 
     def _grid(self, images: Tensor) -> Tensor:
-        return self.classifier.forward(images.clone()).grid  # some models rewrite their input
+        return self.classifier.grid_at(
+            images.clone(), self.layer
+        )  # some models rewrite their input
 
     def save(self, path: str | Path) -> None:
         """Write the trained weights as safetensors, with the fingerprint of the classifier's.
@@ -118,7 +139,7 @@ def load_attached(path: str | Path, classifier: SpatialClassifier) -> AttachedAI
             "for this one"
         )
     try:
-        attached = AttachedAIB(classifier, latent=header["latent"], anchors=header["anchors"])
+        attached = AttachedAIB(classifier, **{key: header[key] for key in OPTIONS})
         attached.aib.load_state_dict(tensors)
     except (RuntimeError, InputError) as error:
         raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
@@ -126,18 +147,9 @@ def load_attached(path: str | Path, classifier: SpatialClassifier) -> AttachedAI
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
-    try:
-        header = json.loads(metadata[HEADER])
-        types = {"kind": str, "latent": int, "anchors": int, "model": str, "weights": str}
-        sound = all(isinstance(header[key], kind) for key, kind in types.items())
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound or header["kind"] != KIND:
+    header, tensors = read_header(path, KIND)
+    header = {"layer": "", "modulation": "residual", **header}  # files had neither at first
+    types = {**OPTIONS, "model": str, "weights": str}
+    if not all(isinstance(header.get(key), kind) for key, kind in types.items()):
         raise WeightsError(f"{path} holds no attention that AttachedAIB.save wrote")
     return header, tensors

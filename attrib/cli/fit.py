@@ -1,4 +1,4 @@
-"""`attrib fit`: classifiers to make seeds with, and attention for a classifier."""
+"""`attrib fit`: classifiers to make seeds with, and IB attention, on top or from scratch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from attrib.cli.fit_network import aib_network
 from attrib.cli.options import (
+    Bfloat16,
     DatasetName,
     Device,
     Labels,
@@ -15,6 +17,7 @@ from attrib.cli.options import (
     NumClasses,
     Root,
     Split,
+    TensorBoard,
     Weights,
     labelled_dataset,
 )
@@ -22,10 +25,8 @@ from attrib.fit import AttentionConfig, FitConfig
 
 __all__ = ["app"]
 
-Bfloat16 = Annotated[bool, typer.Option(help="Compute the loss under bfloat16 autocast.")]
-TensorBoard = Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")]
-
 app = typer.Typer(help="Train models.", no_args_is_help=True)
+app.command("aib-network")(aib_network)
 
 
 @app.callback()
@@ -156,6 +157,12 @@ def aib(
     anchors: Annotated[
         int, typer.Option(help="Values that attention is rounded to; 0 for none.")
     ] = AttentionConfig.anchors,
+    layer: Annotated[
+        str, typer.Option(help="Module on whose output attention sits; the feature map if left.")
+    ] = AttentionConfig.layer,
+    modulation: Annotated[
+        str, typer.Option(help="residual: features times 1 + a; gate: features times a.")
+    ] = AttentionConfig.modulation,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = AttentionConfig.seed,
     workers: Annotated[
         int, typer.Option(help="Threads that read ahead.")
@@ -177,6 +184,8 @@ def aib(
         lr=lr,
         beta=beta,
         anchors=anchors,
+        layer=layer,
+        modulation=modulation,  # type: ignore[arg-type]
         bfloat16=bfloat16,
         seed=seed,
         workers=workers,

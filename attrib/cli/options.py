@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchSize",
+    "Bfloat16",
     "DatasetName",
     "Device",
     "FitOption",
@@ -22,6 +23,7 @@ __all__ = [
     "NumClasses",
     "Root",
     "Split",
+    "TensorBoard",
     "Weights",
     "labelled_dataset",
 ]
@@ -49,7 +51,7 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="timm name, torchvision/NAME, local-dir:FOLDER, hf-hub:REPO or demo.",
+        help="timm name, torchvision/NAME, local-dir:FOLDER, hf-hub:REPO, aib:FILE or demo.",
     ),
 ]
 MethodSpec = Annotated[
@@ -62,6 +64,8 @@ NumClasses = Annotated[
     int | None, typer.Option(help="Outputs of the model, where --weights has other ones.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if any.")]
+Bfloat16 = Annotated[bool, typer.Option(help="Compute the loss under bfloat16 autocast.")]
+TensorBoard = Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")]
 FitOption = Annotated[
     str | None,
