@@ -75,6 +75,14 @@ def classifier(
     ] = FitConfig.loss,
     seed: Annotated[int, typer.Option(help="Of order, crops and new weights.")] = FitConfig.seed,
     workers: Annotated[int, typer.Option(help="Threads that read ahead.")] = FitConfig.workers,
+    adl: Annotated[
+        str,
+        typer.Option(help="Attention-based dropout after modules A,B,...; default for its own."),
+    ] = "",
+    adl_p: Annotated[float, typer.Option(help="How often it hides cells.")] = FitConfig.adl_p,
+    adl_gamma: Annotated[
+        float, typer.Option(help="Hides from this fraction of the maximum; 0.9 for a ResNet.")
+    ] = FitConfig.adl_gamma,
     train_norm: Annotated[
         bool, typer.Option(help="Update the running statistics of batch norm.")
     ] = FitConfig.train_norm,
@@ -87,6 +95,19 @@ def classifier(
 
     from attrib.fit import fit_classifier, timm_classifier
 
+    train, judged = labelled_dataset(dataset, root, split, labels), None
+    if validation is not None or validation_labels is not None:
+        judged = labelled_dataset(
+            dataset, root, validation, validation_labels or labels, classes=train.labels
+        )
+    made, model_args = timm_classifier(
+        model,
+        len(train.labels),
+        output_stride=output_stride,
+        pretrained=pretrained,
+        weights=weights,
+        seed=seed,
+    )
     config = FitConfig(
         epochs=epochs,
         batch_size=batch_size,
@@ -102,20 +123,10 @@ def classifier(
         seed=seed,
         workers=workers,
         bfloat16=bfloat16,
+        adl=_places(made, adl),
+        adl_p=adl_p,
+        adl_gamma=adl_gamma,
         train_norm=train_norm,
-    )
-    train, judged = labelled_dataset(dataset, root, split, labels), None
-    if validation is not None or validation_labels is not None:
-        judged = labelled_dataset(
-            dataset, root, validation, validation_labels or labels, classes=train.labels
-        )
-    made, model_args = timm_classifier(
-        model,
-        len(train.labels),
-        output_stride=output_stride,
-        pretrained=pretrained,
-        weights=weights,
-        seed=seed,
     )
     made.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     report = fit_classifier(
@@ -129,6 +140,12 @@ def classifier(
     )
     _print(report)
     typer.echo(f"wrote {out}; use it as --model local-dir:{out}")
+
+
+def _places(model: Any, adl: str) -> tuple[str, ...]:
+    from attrib.models import adl_places
+
+    return adl_places(model) if adl == "default" else tuple(filter(None, adl.split(",")))
 
 
 def _print(report: dict[str, Any]) -> None:
