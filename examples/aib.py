@@ -1,7 +1,8 @@
-"""Train the AIB paper's networks with attention and without; print its table of errors.
+r"""Train the AIB paper's networks with attention and without; print its table of errors.
 
 python examples/aib.py
-python examples/aib.py --data splits=cifar10-jpeg.zip --width 0.125 --epochs 12 --seeds 2 --bfloat16
+python examples/aib.py --data splits=cifar10-jpeg.zip --width 0.125 --epochs 10 --batch-size 64 \
+    --lr 0.05 --seeds 2 --bfloat16
 python examples/aib.py --data cifar10=ROOT --data cifar100=ROOT --data svhn=ROOT --stl10 ROOT
 python examples/aib.py --network cub_vgg16 --data cub=CUB_200_2011 --features vgg16.pth
 
@@ -45,6 +46,8 @@ def main() -> None:
     parser.add_argument("--features", type=Path, help="weights to begin with, for CUB")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, help="learning rate; the paper's if left")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -81,7 +84,8 @@ def errors_of(arguments, variant, seed, train, test, stl10) -> dict[str, float]:
         variant=variant,
         width=arguments.width,
         epochs=arguments.epochs,
-        batch_size=min(128, len(train)),
+        batch_size=min(arguments.batch_size, len(train)),
+        lr=arguments.lr,
         bfloat16=arguments.bfloat16 or None,
         seed=seed,
     )
