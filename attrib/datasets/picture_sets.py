@@ -110,8 +110,8 @@ class InMemory:
     @cached_property
     def digest(self) -> str:
         """16 hex digits that change when the pictures or classes do."""
-        found = hashlib.sha256(self.pixels.contiguous().numpy().tobytes())
-        found.update(self.classes.long().numpy().tobytes())
+        found = hashlib.sha256(self.pixels.cpu().contiguous().numpy().tobytes())
+        found.update(self.classes.cpu().long().numpy().tobytes())
         return found.hexdigest()[:16]
 
 
