@@ -95,7 +95,7 @@ def scores(look, pictures, kinds, theta):
 
 def usable(model) -> list[str]:
     own = isinstance(model, NetworkClassifier) and model.attends
-    return (["aib"] if own else []) + untrained()
+    return (["aib"] if own else []) + sorted(untrained(), key=lambda name: name in SLOW)
 
 
 def at_attention(model, method):

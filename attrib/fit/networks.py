@@ -84,8 +84,8 @@ def fit_network(
         "schema": "attrib.fit-aib-network/1",
         "dataset": train.name,
         "digest": train.digest,
-        "test": test and test.name,
-        "features": features and Path(features).name,
+        "test": None if test is None else test.name,
+        "features": None if features is None else Path(features).name,
         "config": asdict(config),
     }
     half = config.recipe.mixed_precision and device.type == "cuda"
@@ -100,8 +100,7 @@ def fit_network(
     classifier = NetworkClassifier(task.tested, config.plan, _spec(train, config)).eval()
     classifier.save(out / NETWORK)
     if "error" not in report:
-        error = test and top1_error(classifier, test, config.test_samples, seed=config.seed)
-        report["error"] = error
+        report["error"] = _error(classifier, test, config)
     checkpoint.finish(out, report, task.model, {})
     return classifier, report
 
@@ -215,6 +214,14 @@ class _Task:
         spec = _spec(self.train, self.config)
         classifier = NetworkClassifier(self.tested, self.config.plan, spec)
         return {"test_error": top1_error(classifier, self.test)}
+
+
+def _error(
+    classifier: NetworkClassifier, test: PictureSet | None, config: NetworkConfig
+) -> float | None:
+    if test is None:
+        return None
+    return top1_error(classifier, test, config.test_samples, seed=config.seed)
 
 
 def _parts(terms: Any) -> dict[str, Tensor]:
