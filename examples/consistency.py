@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def table(model, names, pictures, kinds, arguments) -> None:
-    spec = attrib.split(model, need="features").spec
+    spec, stayed = attrib.split(model, need="features").spec, []
     print(f"\n{spec.name}\n{'':>22}" + "".join(f"{n:>7}" for n in (*kinds, "other", "flat")))
     for name in names:
         method = METHODS.make(name)
@@ -81,8 +81,8 @@ def table(model, names, pictures, kinds, arguments) -> None:
         seconds = time.process_time() - started
         print(f"{name:>22}{percent}{flat:7}  {seconds:5.0f} s{note}", flush=True)
         if not few:
-            stayed = found[:-1]
-    print(f"{'prediction stayed':>22}" + "".join(f"{int(f.same.sum()):7}" for f in stayed))
+            stayed = [int(f.same.sum()) for f in found[:-1]]
+    print(f"{'prediction stayed':>22}" + "".join(f"{count:7}" for count in stayed))
 
 
 def scores(look, pictures, kinds, theta):
