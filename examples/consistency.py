@@ -1,61 +1,109 @@
-"""Score methods by AIB's interpretability score: do maps stay where predictions stay?
+r"""Score methods by AIB's interpretability score: do maps stay where predictions stay?
 
 python examples/consistency.py
-python examples/consistency.py --pictures cifar10-jpeg.zip --model local-dir:FOLDER --count 64
+python examples/consistency.py --data splits=cifar10-jpeg.zip --count 32 --few 4 \
+    --model local-dir:mobilenetv2_imagenet --model aib:out/network.safetensors
 
-Pictures lie in a folder or zip as SPLIT/CLASS/NAME.jpg and are all of one size; without them scenes
-are rendered. Windows are given in pixels of a 32-pixel picture and grow with larger ones. The last
-column compares each map with that of another picture: smooth maps are alike anyway, and a score
-tells something only where it is far above that.
+Pictures are of one of the data sets that `attrib fit aib-network` takes, NAME=ROOT; without one
+scenes are rendered. Windows are given in pixels of a 32-pixel picture and grow with larger ones;
+they are painted in a random colour, or with --fill NAME=ROOT covered by pictures of a data set.
+The column "other" compares each map with that of another picture: smooth maps are alike anyway, and
+a score tells something only where it is far above that. "flat" counts maps without a range.
 """
 
 import argparse
-import zipfile
-from pathlib import Path
+import dataclasses
+import time
 
 import torch
 
 import attrib
-from attrib.datasets import Scenes
-from attrib.errors import InputError
+from attrib.bottleneck.aib_classifier import NetworkClassifier
+from attrib.datasets import Scenes, picture_set
+from attrib.errors import InputError, SplitError
 from attrib.images import Picture, preprocess
+from attrib.methods import METHODS, untrained
 from attrib.metrics.consistency import Frequencies, Looks, Window, agreement, looks_of
+from attrib.registry import format_spec
 
-METHODS = ["cam", "infocam", "infocam+", "gradcam", "gradcam++", "hirescam", "layercam"]
 WINDOWS = [4, 8, 12, 16]
 SIDE = 32
+SLOW = ["iba", "rib"]
+"""Methods that take seconds per picture; they get --few pictures."""
+QUICK = ["cam", "infocam", "infocam+", "gradcam", "gradcam++", "hirescam", "layercam"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--pictures", type=Path, help="folder or zip of SPLIT/CLASS/NAME.jpg")
+    parser.add_argument("--data", metavar="NAME=ROOT", help="such as splits=cifar10-jpeg.zip")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--fill", metavar="NAME=ROOT", help="what covers the windows; colours")
     parser.add_argument("--count", type=int, default=48)
-    parser.add_argument("--model", default="demo")
+    parser.add_argument("--few", type=int, default=4, help="pictures for slow methods")
+    parser.add_argument("--model", action="append", help="several are scored one after the other")
+    parser.add_argument("--methods", help="specs separated by spaces; all that are usable")
     parser.add_argument("--theta", type=float, default=0.9)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    pictures = some(arguments.pictures, arguments.split, arguments.count)
-    model = attrib.load_model(arguments.model)
-    kinds = modifications(min(pictures.shape[2:]), arguments.seed)
-    changed = {name: modify(pictures) for name, modify in kinds.items()}
+    pictures = some(arguments.data, arguments.split, arguments.count)
+    fill = some(arguments.fill, "train", 500) if arguments.fill else None
+    kinds = modifications(min(pictures.shape[2:]), arguments.seed, fill)
     print(
         f"{len(pictures)} pictures of {tuple(pictures.shape[2:])}; percent of maps with a cosine "
         f"of {arguments.theta:g} or more, of the pictures whose prediction stayed"
     )
-    print(f"{'':>10}" + "".join(f"{name:>8}" for name in (*kinds, "other")))
-    for method in METHODS:
-        look = look_of(attrib.Explainer(model, method))
-        before = looks_of(look, pictures)
-        found = [
-            agreement(before, looks_of(look, other), [arguments.theta])
-            for other in changed.values()
-        ]
-        another = Looks(maps=before.maps.roll(1, 0), predictions=before.predictions)
-        found.append(agreement(before, another, [arguments.theta]))
-        print(f"{method:>10}" + "".join(f"{f.scores[0]:8.1f}" for f in found), flush=True)
-    print(f"{'stayed':>10}" + "".join(f"{int(f.same.sum()):8}" for f in found[:-1]))
+    for name in arguments.model or ["demo"]:
+        model = attrib.load_model(name)
+        names = arguments.methods.split() if arguments.methods else None
+        if names is None:
+            names = QUICK if arguments.data is None else usable(model)
+        table(model, names, pictures, kinds, arguments)
+
+
+def table(model, names, pictures, kinds, arguments) -> None:
+    spec, stayed = attrib.split(model, need="features").spec, []
+    print(f"\n{spec.name}\n{'':>22}" + "".join(f"{n:>7}" for n in (*kinds, "other", "flat")))
+    for name in names:
+        method = METHODS.make(name)
+        few = method.name in SLOW and arguments.few < len(pictures)
+        chosen = pictures[: arguments.few] if few else pictures
+        started = time.process_time()
+        try:
+            explainer = attrib.Explainer(model, at_attention(model, method))
+            found = scores(look_of(explainer), chosen, kinds, arguments.theta)
+        except SplitError as error:
+            print(f"{name:>22}  not usable: {str(error)[:60]}...")
+            continue
+        percent = "".join(f"{f.scores[0]:7.1f}" for f in found)
+        flat = sum(f.unusable for f in found[:-1])
+        note = f"  {len(chosen)} pictures" if few else ""
+        seconds = time.process_time() - started
+        print(f"{name:>22}{percent}{flat:7}  {seconds:5.0f} s{note}", flush=True)
+        if not few:
+            stayed = [int(f.same.sum()) for f in found[:-1]]
+    print(f"{'prediction stayed':>22}" + "".join(f"{count:7}" for count in stayed))
+
+
+def scores(look, pictures, kinds, theta):
+    """Compare maps before and after each modification, and last with another picture's."""
+    before = looks_of(look, pictures, 16)
+    changed = [looks_of(look, modify(pictures), 16) for modify in kinds.values()]
+    changed.append(Looks(maps=before.maps.roll(1, 0), predictions=before.predictions))
+    return [agreement(before, after, [theta]) for after in changed]
+
+
+def usable(model) -> list[str]:
+    own = isinstance(model, NetworkClassifier) and model.attends
+    return (["aib"] if own else []) + sorted(untrained(), key=lambda name: name in SLOW)
+
+
+def at_attention(model, method):
+    """In a network of the AIB paper, explain the grid that its attention is on."""
+    has_layer = any(field.name == "layer" for field in dataclasses.fields(method))
+    if not isinstance(model, NetworkClassifier) or not has_layer or method.layer:
+        return method
+    return METHODS.make(format_spec(dataclasses.replace(method, layer="network.features")))
 
 
 def look_of(explainer):
@@ -71,34 +119,23 @@ def look_of(explainer):
     return look
 
 
-def modifications(side: int, seed: int):
-    windows = {f"p={p}": Window(size=p * side // SIDE, seed=seed) for p in WINDOWS}
+def modifications(side: int, seed: int, fill: torch.Tensor | None):
+    windows = {f"p={p}": Window(size=p * side // SIDE, fill=fill, seed=seed) for p in WINDOWS}
     return windows | {
         "r>4": Frequencies(radius=4, keep="high"),
         "r<12": Frequencies(radius=12, keep="low"),
     }
 
 
-def some(path: Path | None, split: str, count: int) -> torch.Tensor:
-    """Take pictures evenly from the sorted names of a split, or render scenes."""
-    if path is None:
+def some(data: str | None, split: str, count: int) -> torch.Tensor:
+    """Take pictures evenly from a split, or render scenes."""
+    if data is None:
         scenes = Scenes(length=count, seed=1)
         return torch.stack([scenes[i].image for i in range(count)])
-    pattern = f"{split}/*/*.jpg"
-    if path.is_dir():
-        files = sorted(path.glob(pattern))
-        read = Path.read_bytes
-    else:
-        archive = zipfile.ZipFile(path)
-        files = sorted(n for n in archive.namelist() if Path(n).match(pattern))
-        read = archive.read
-    if len(files) < count:
-        raise InputError(f"{path} has {len(files)} pictures {pattern}, {count} are wanted")
-    chosen = [files[i * len(files) // count] for i in range(count)]
-    pixels = [attrib.read_image(read(file)).pixels for file in chosen]
-    if len({p.shape for p in pixels}) > 1:
-        raise InputError(f"pictures in {path} are of several sizes; they have to be of one")
-    return torch.stack(pixels)
+    found = picture_set(*data.split("=", 1), split)
+    if len(found) < count:
+        raise InputError(f"{found.name} has {len(found)} pictures, {count} are wanted")
+    return found.read([i * len(found) // count for i in range(count)])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import nn
 
 import attrib
 from attrib.errors import InputError, SplitError
-from attrib.models.adl import ADL, insert_adl
+from attrib.models.adl import ADL, adl_inserted, adl_places, insert_adl
 from tests.models import MlpHead, Pooled, Shared, images, make
 
 HIDE, WEIGHT = torch.tensor(0.0), torch.tensor(1 - 1e-7)
@@ -227,3 +227,52 @@ def test_a_place_that_returns_no_tensor():
     insert_adl(model, ["0"])
     with pytest.raises(InputError, match="got tuple; put it behind a module"):
         model(images(2))
+
+
+def test_inserted_for_a_while():
+    model = make("plain")
+    classes = [type(m) for m in model.modules()]
+    keys = list(model.state_dict())
+    with adl_inserted(model, ["features.2"], gamma=0.9):
+        assert type(model.features[2])._adl == (0.75, 0.9)
+    assert [type(m) for m in model.modules()] == classes
+    with pytest.raises(SplitError, match="too large"), adl_inserted(model, ["features.2"]):
+        raise SplitError("too large")
+    assert [type(m) for m in model.modules()] == classes
+    assert list(model.state_dict()) == keys
+    with adl_inserted(model, []):
+        assert [type(m) for m in model.modules()] == classes
+    with pytest.raises(SplitError), adl_inserted(model, ["features.2", "nowhere"]):
+        pass
+    assert [type(m) for m in model.modules()] == classes
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [
+        ("resnet50", ("layer3.0", "layer4.0", "layer4.2")),
+        ("test_resnet", ("layer3.0", "layer4.0")),
+        ("vgg16", ("features.16", "features.23", "features.29")),
+        ("mobilenetv2_100", ("blocks.2", "blocks.4", "blocks.6")),
+    ],
+)
+def test_places(name, places):
+    import timm
+
+    model = timm.create_model(name)
+    before = [type(m) for m in model.modules()]
+    assert adl_places(model) == places
+    assert [type(m) for m in model.modules()] == before
+    if name == "vgg16":  # the third and fourth pooling, and what follows the last convolution
+        assert [type(model.get_submodule(p)).__name__ for p in places] == [
+            "MaxPool2d", "MaxPool2d", "ReLU"
+        ]  # fmt: skip
+        assert isinstance(model.features[28], nn.Conv2d)
+
+
+def test_models_that_name_no_places():
+    import timm
+
+    for model in (make("plain"), timm.create_model("test_vit")):
+        with pytest.raises(InputError, match=r"--adl layer3\.0,layer4\.0"):
+            adl_places(model)

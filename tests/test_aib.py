@@ -1,8 +1,11 @@
+import copy
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -142,6 +145,30 @@ def test_scores_are_not_clamped():
     assert (attended.vq, attended.commit) == (0, 0)
 
 
+def test_a_gate_hides_what_is_not_attended_to():
+    aib, features = small()
+    gate = AIB(aib.attention, aib.encode, aib.decode, aib.latent, "gate")
+    noise = aib.draw(features, (2, 3))
+    a = aib(features, noise).attention.maps
+    for i in range(2):
+        numbers = aib.encode(features * a[i])
+        torch.testing.assert_close(gate(features, noise).latent_mean[i], numbers[:, : aib.latent])
+    with torch.no_grad():
+        aib.attention.mean[0].bias.fill_(-1e3)  # no attention anywhere
+    still = gate.still(features)
+    closed, other = gate(features, still).logits, gate(1 + features.abs(), still).logits
+    torch.testing.assert_close(closed, other)
+    assert not torch.allclose(aib(features, still).logits, aib(1 + features.abs(), still).logits)
+
+
+def test_a_pass_without_noise_takes_the_means():
+    for anchors in (0, 6):
+        aib, features = small(anchors)
+        output = aib(features, aib.still(features))
+        torch.testing.assert_close(output.attention.maps[0, :, 0], aib.attention.map(features))
+        torch.testing.assert_close(output.logits, aib.decode(output.latent_mean[0]))
+
+
 def test_how_many_samples():
     aib, features = small()
     assert aib(features).sample_logits.shape[:2] == (1, 1)
@@ -256,6 +283,9 @@ def test_divergence_against_torch():
         want = kl_divergence(Normal(mean, used), unit).sum(1)
         torch.testing.assert_close(latent_kl(mean, std, kind), want)
     assert latent_kl(torch.zeros(1, 2), torch.zeros(1, 2)).isfinite().all()
+    half = latent_kl(mean.bfloat16(), std.bfloat16())
+    assert half.dtype == torch.float32
+    assert torch.equal(half, latent_kl(mean.bfloat16().float(), std.bfloat16().float()))
 
 
 def test_presets():
@@ -377,6 +407,46 @@ def test_saved_and_read_again(tmp_path, anchors):
         aib.save(tmp_path / "attention.safetensors" / "below.safetensors")
 
 
+def test_files_without_layer_and_modulation_are_read(tmp_path):
+    _, aib = attached(seed=3)
+    path = tmp_path / "attention.safetensors"
+    aib.save(path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["attrib"])
+    for key in ("layer", "modulation"):
+        del header[key]
+    save_file(load_file(path), path, metadata={"attrib": json.dumps(header)})
+    again = load_attached(path, aib.classifier)
+    assert (again.layer, again.aib.modulation) == ("", "residual")
+    assert torch.equal(again.attention_map(images(2)), aib.attention_map(images(2)))
+    save_file(load_file(path), path, metadata={"attrib": json.dumps({**header, "latent": "8"})})
+    with pytest.raises(WeightsError, match="holds no attention that"):
+        load_attached(path, aib.classifier)
+
+
+@pytest.mark.parametrize("layer", ["features.0", "features.3", "features"])
+def test_attention_on_any_layer(layer):
+    model = make("in-place")
+    classifier = attrib.split(model, spec=SPEC)
+    before = Everything(model)
+    aib = AttachedAIB(classifier, latent=8, layer=layer, modulation="gate").eval()
+    x = images(2)
+    with torch.no_grad():
+        steps = model.features if layer == "features" else model.features[: int(layer[-1]) + 1]
+        grid = copy.deepcopy(steps).eval()(x * 2 - 0.1)  # what the model makes of its input first
+    torch.testing.assert_close(aib.attention_map(x), aib.aib.attention.map(grid))
+    before.assert_same(model)
+    noise = aib.aib.draw(grid, (2, 2))
+    torch.testing.assert_close(aib(x, noise).logits, aib.aib(grid, noise).logits)
+    assert torch.equal(x, images(2))
+
+
+def test_layers_without_a_grid_are_refused():
+    classifier = attrib.split(make("plain"), spec=SPEC)
+    with pytest.raises(SplitError, match="'fc' of model has no grid"):
+        AttachedAIB(classifier, layer="fc")
+
+
 def test_files_that_are_refused(tmp_path):
     model, aib = attached()
     path = tmp_path / "attention.safetensors"
@@ -399,8 +469,6 @@ def test_files_that_are_refused(tmp_path):
 
 
 def test_a_file_whose_tensors_do_not_fit_its_header(tmp_path):
-    from safetensors import safe_open
-
     _, aib = attached()
     path = tmp_path / "attention.safetensors"
     aib.save(path)

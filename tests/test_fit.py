@@ -16,7 +16,14 @@ from attrib.cli import fit as fit_command
 from attrib.datasets import LabelledDataset, LabelledSample
 from attrib.datasets.crops import random_crop
 from attrib.datasets.scenes import CLASSES, Scenes
-from attrib.errors import ImageError, InputError, OutputError, UnknownNameError, WeightsError
+from attrib.errors import (
+    ImageError,
+    InputError,
+    OutputError,
+    SplitError,
+    UnknownNameError,
+    WeightsError,
+)
 from attrib.fit import FitConfig, average_precision, fit_classifier, timm_classifier
 from attrib.fit import training as training_module
 from attrib.fit.loading import ahead, batches, generator_of, seeded
@@ -410,6 +417,45 @@ def test_cross_entropy_is_of_the_one_class(single, tmp_path):
     assert report["history"][0]["loss"] == pytest.approx(want, rel=1e-5)
 
 
+def test_attention_based_dropout_leaves_nothing_behind(single, tmp_path, monkeypatch):
+    options = {"epochs": 2, "loss": "cross-entropy", "lr": 0.01}
+    with_adl = replace(CONFIG, adl=("layer3.0", "layer4"), adl_gamma=0.9, **options)
+    models = {"adl": tiny(), "none": tiny(), "cut": tiny()}
+    classes = [type(m) for m in models["adl"].modules()]
+    report = fit_classifier(models["adl"], single, out=tmp_path / "adl", config=with_adl)
+    assert report["config"]["adl"] == ("layer3.0", "layer4")
+    fit_classifier(models["none"], single, out=tmp_path / "none", config=replace(CONFIG, **options))
+    states = {name: state_of(model) for name, model in models.items()}
+    assert states["adl"].keys() == states["none"].keys()
+    assert any(not torch.equal(v, states["none"][k]) for k, v in states["adl"].items())
+    assert [type(m) for m in models["adl"].modules()] == classes
+    configs = [(tmp_path / name / "config.json").read_text() for name in ("adl", "none")]
+    assert configs[0] == configs[1]
+    loaded = attrib.load_model(f"local-dir:{tmp_path / 'adl'}", device="cpu")
+    assert_same(loaded.state_dict(), states["adl"])
+
+    crop, count = training_module.random_crop, 0
+
+    def interrupted(*arguments):
+        nonlocal count
+        count += 1
+        if count > 10:
+            raise KeyboardInterrupt
+        return crop(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_module, "random_crop", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit_classifier(models["cut"], single, out=tmp_path / "cut", config=with_adl)
+    assert [type(m) for m in models["cut"].modules()] == classes
+    fit_classifier(models["cut"], single, out=tmp_path / "cut", config=with_adl)
+    assert_same(state_of(models["cut"]), states["adl"])
+    with pytest.raises(SplitError, match=r"no module 'layer9'"):
+        fit_classifier(
+            tiny(), single, out=tmp_path / "no", config=replace(with_adl, adl=("layer9",))
+        )
+
+
 def test_what_cannot_be_trained(train, single, tmp_path):
     def refused(match, model=None, data=train, error=InputError, **options):
         config = replace(CONFIG, **options.pop("config", {}))
@@ -539,6 +585,16 @@ def test_the_command_trains(single, train, tmp_path, monkeypatch):
     assert report["model_args"] == {"output_stride": 16}
     assert f"epoch   1   loss {report['history'][0]['loss']:.4f}   mAP" in done.output
     assert f"local-dir:{tmp_path}" in done.output
+    for given, places in (
+        ("default", ["layer3.0", "layer4.0"]),
+        ("layer4,act1", ["layer4", "act1"]),
+    ):
+        options = ["--adl", given, "--adl-gamma", "0.9", "--out", str(tmp_path / given)]
+        done = CliRunner().invoke(fit_command.app, [*arguments, *options], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        config = json.loads((tmp_path / given / "fit.json").read_text())["config"]
+        assert (config["adl"], config["adl_gamma"]) == (places, 0.9)
+    asked.clear()
     done = CliRunner().invoke(fit_command.app, [*arguments, "--seed", "1"])
     assert isinstance(done.exception, InputError)
     assert "seed is 0 there, 1 here" in str(done.exception)

@@ -12,10 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import attrib
+from attrib import surgery
+from attrib.bottleneck.aib_attached import AttachedAIB, load_attached
 from attrib.cli import app
 from attrib.datasets import Folder, LabelledCUB, Scenes
 from attrib.datasets.scenes import CLASSES
-from attrib.errors import InputError, MissingExtraError, SpecError, WeightsError
+from attrib.errors import InputError, MissingExtraError, SpecError, SplitError, WeightsError
 from attrib.fit import AttentionConfig, fit_attention
 from tests.models import Everything
 
@@ -94,7 +96,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(trained, root, tmp_path
 
 def test_mistakes(trained, root):
     with pytest.raises(SpecError, match=r"aib\(weights='FILE'\)"):
-        attrib.Explainer("demo", "aib")
+        attrib.Explainer("demo", "aib")(torch.rand(1, 3, 96, 96))
     model = attrib.load_model("demo")
     with torch.no_grad():
         next(model.parameters()).mul_(2)
@@ -106,6 +108,31 @@ def test_mistakes(trained, root):
     wide = Folder(root, root / "labels.csv", classes=(*CLASSES, "more"))
     with pytest.raises(InputError, match="9 classes, demo only 8"):
         fit_attention(classifier, wide, out=root / "no")
+
+
+def test_attention_at_an_earlier_layer(root, tmp_path):
+    """As a gate: what the file says is what is explained, on that layer's grid."""
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    layer = "features.stage1"
+    config = AttentionConfig(
+        epochs=1, batch_size=4, latent=8, layer=layer, modulation="gate", lr=1e-2
+    )
+    before = Everything(classifier.model)
+    fit_attention(classifier, folder(root), out=tmp_path, config=config)
+    before.assert_same(classifier.model)
+    file = tmp_path / "attention.safetensors"
+    attached = load_attached(file, classifier)
+    assert (attached.layer, attached.aib.modulation) == (layer, "gate")
+    images = torch.rand(2, 3, 96, 96)
+    found = attrib.Explainer("demo", f"aib(weights={str(file)!r})")(images, [1, 2])
+    with torch.no_grad():
+        grid = surgery.run_until(classifier.model, layer, images)
+        want = attached.aib.attention.mean(grid)[:, 0]
+    torch.testing.assert_close(found.maps, want)
+    assert found.maps.shape[1] > classifier.forward(images).grid.shape[2]
+    torch.testing.assert_close(found.logits, classifier.forward(images).logits)
+    with pytest.raises(SplitError, match="no module 'nowhere'"):
+        AttachedAIB(classifier, layer="nowhere")
 
 
 def test_lower_precision_trains_too(root, tmp_path):

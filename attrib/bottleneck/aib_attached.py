@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attrib import surgery
-from attrib.bottleneck.aib_module import AIBOutput, Noise
+from attrib.bottleneck.aib_module import AIBOutput, Modulation, Noise
 from attrib.bottleneck.aib_networks import pooled_aib
 from attrib.bottleneck.attached_file import damage_named, read_attached, save_attached
 from attrib.errors import InputError
@@ -20,28 +20,40 @@ from attrib.models.probe import noise as probe_image
 __all__ = ["AttachedAIB", "load_attached"]
 
 KIND = "attached-aib"
+OPTIONS = ("latent", "anchors", "layer", "modulation")
 
 
 @final
 class AttachedAIB(nn.Module):
-    """Attention, encoder and decoder on the feature map of a classifier that stays as it is.
+    """Attention, encoder and decoder on a grid of features of a classifier that stays as it is.
 
-    The classifier always runs in evaluation mode and without gradients. It is no part of this
-    module: `parameters()` and `state_dict()` hold what is trained, and no more.
+    The grid is the classifier's feature map, or what any module before it returns; encoder and
+    decoder take the place of all that follows. The classifier always runs in evaluation mode and
+    without gradients. It is no part of this module: `parameters()` and `state_dict()` hold what is
+    trained, and no more.
 
     Args:
         classifier: Any, of pictures of any size.
         latent: Length of the latent vector.
         anchors: Of the quantiser; 0 for continuous attention.
+        layer: Path of the module that makes the grid; the feature map itself if left.
+        modulation: `"residual"`, or `"gate"`; see `AIB`.
         seed: Of the initial weights; torch's own random state is not touched.
 
     Raises:
         InputError: less than one latent number or seed.
-        SplitError: the classifier has no feature map.
+        SplitError: the classifier has no feature map, or no such layer.
     """
 
     def __init__(
-        self, classifier: SpatialClassifier, *, latent: int = 256, anchors: int = 0, seed: int = 0
+        self,
+        classifier: SpatialClassifier,
+        *,
+        latent: int = 256,
+        anchors: int = 0,
+        layer: str = "",
+        modulation: Modulation = "residual",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if latent < 1 or anchors < 0 or seed < 0:
@@ -50,12 +62,21 @@ class AttachedAIB(nn.Module):
                 f"{latent}, {anchors} and {seed}"
             )
         self.classifier = classifier
-        self.options = {"latent": latent, "anchors": anchors}
+        self.layer = layer
+        self.options = {
+            "latent": latent, "anchors": anchors, "layer": layer, "modulation": modulation
+        }  # fmt: skip
         image = probe_image(classifier.model, classifier.spec)
-        channels = classifier.forward(image).grid.shape[1]
+        channels = classifier.grid_at(image, layer).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            aib = pooled_aib(channels, classifier.num_classes, anchors=anchors, latent=latent)
+            aib = pooled_aib(
+                channels,
+                classifier.num_classes,
+                anchors=anchors,
+                latent=latent,
+                modulation=modulation,
+            )
         self.aib = aib.to(classifier.device, surgery.dtype_of(classifier.model))
 
     def forward(
@@ -73,7 +94,8 @@ class AttachedAIB(nn.Module):
         return self.aib.attention.map(self._grid(images))
 
     def _grid(self, images: Tensor) -> Tensor:
-        return self.classifier.forward(images.clone()).grid  # some models rewrite their input
+        # a copy, since some models rewrite their input
+        return self.classifier.grid_at(images.clone(), self.layer)
 
     def save(self, path: str | Path) -> None:
         """Write the trained weights as safetensors, with the fingerprint of the classifier's.

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from jaxtyping import Float, Int
-from torch import Tensor, finfo
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from attrib.bottleneck.aib_module import AIBOutput
@@ -131,7 +132,12 @@ def latent_kl(
         mean: Of each number.
         std: Of each number.
         kind: `"official"` takes `exp(std)` for the standard deviation.
+
+    Returns:
+        In float32 at least.
     """
+    exact = torch.promote_types(std.dtype, torch.float32)  # autocast leaves half of the digits
+    mean, std = mean.to(exact), std.to(exact)
     # a standard deviation that underflows to 0 has no logarithm
-    log_std = std if kind == "official" else std.clamp(min=finfo(std.dtype).tiny).log()
+    log_std = std if kind == "official" else std.clamp(min=torch.finfo(exact).tiny).log()
     return (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).sum(-1) / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float
@@ -13,12 +13,15 @@ from torch.nn import functional as F  # noqa: N812
 from attrib.bottleneck.aib_quantiser import Quantiser
 from attrib.errors import InputError
 
-__all__ = ["AIB", "AIBNetwork", "AIBOutput", "Attended", "Attention", "Noise"]
+__all__ = ["AIB", "AIBNetwork", "AIBOutput", "Attended", "Attention", "Modulation", "NoAttention",
+           "Noise"]  # fmt: skip
 
 SHIFT = 5.0
 """Taken off before the softplus, so that standard deviations start small."""
 TRAINING_SAMPLES, TEST_SAMPLES = (1, 1), (4, 12)
 """How many attention maps per image, and latent vectors per map."""
+
+Modulation = Literal["residual", "gate"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,12 +114,34 @@ class Attention(nn.Module):
 
 
 @final
+class NoAttention(nn.Module):
+    """In the place of attention: a map of zeros, so that features pass as they are.
+
+    What is left is the deep variational information bottleneck (Alemi et al.), the row VGG-DVIB
+    of the paper's table.
+    """
+
+    def forward(
+        self, features: Float[Tensor, "b k u v"], noise: Float[Tensor, "s b 1 u v"]
+    ) -> Attended:
+        """Return as many maps of zeros as there is noise for."""
+        zero = features.new_zeros(())
+        maps = torch.zeros_like(noise)
+        return Attended(mean=maps[0], std=maps[0], maps=maps, vq=zero, commit=zero)
+
+    def map(self, features: Float[Tensor, "b k u v"]) -> Float[Tensor, "b u v"]:
+        """Return zeros."""
+        return torch.zeros_like(features[:, 0])
+
+
+@final
 class AIB(nn.Module):
     """Spatial attention by the information bottleneck, Lai et al., on a given feature grid.
 
     Features are modulated as `f * (1 + a)`, encoded to a latent vector, a draw of which is decoded
     to logits. Deviation from the paper, which encodes features and map together: the residual
-    modulation is the authors' code's.
+    modulation is the authors' code's. With `modulation="gate"`, ours, they are modulated as
+    `f * a`, so that a cell without attention is hidden.
 
     Args:
         attention: Draws the maps.
@@ -124,12 +149,19 @@ class AIB(nn.Module):
             turns into the standard deviation.
         decode: Makes logits of a latent vector.
         latent: Length of the latent vector, K in the paper.
+        modulation: `"residual"` or `"gate"`.
     """
 
     def __init__(
-        self, attention: Attention, encode: nn.Module, decode: nn.Module, latent: int
+        self,
+        attention: Attention | NoAttention,
+        encode: nn.Module,
+        decode: nn.Module,
+        latent: int,
+        modulation: Modulation = "residual",
     ) -> None:
         super().__init__()
+        self.modulation = modulation
         self.attention = attention
         self.encode = encode
         self.decode = decode
@@ -160,6 +192,12 @@ class AIB(nn.Module):
         attention, latent = (torch.randn(shape, generator=generator) for shape in shapes)
         return Noise(attention=attention.to(features), latent=latent.to(features))
 
+    def still(self, features: Float[Tensor, "b k u v"]) -> Noise:
+        """Make no noise: the pass then takes the mean attention and the mean latent vector."""
+        b, _, u, v = features.shape
+        attention = features.new_zeros(1, b, 1, u, v)
+        return Noise(attention=attention, latent=features.new_zeros(1, 1, b, self.latent))
+
     def forward(
         self,
         features: Float[Tensor, "b k u v"],
@@ -181,7 +219,8 @@ class AIB(nn.Module):
         self._check(features, noise)
         attended: Attended = self.attention(features, noise.attention)
         s, b = attended.maps.shape[:2]
-        modulated = (features * (1 + attended.maps)).flatten(0, 1)
+        factor = attended.maps if self.modulation == "gate" else 1 + attended.maps
+        modulated = (features * factor).flatten(0, 1)
         statistics = self.encode(modulated).view(s, b, -1)
         mean, rest = statistics.split(self.latent, dim=2)
         std = F.softplus(rest - SHIFT)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attrib.bottleneck.aib_module import AIB, AIBNetwork, Attention
+from attrib.bottleneck.aib_module import AIB, AIBNetwork, Attention, Modulation
 from attrib.bottleneck.aib_quantiser import Quantiser
+from attrib.errors import InputError
 
-__all__ = ["cub_vgg16", "pooled_aib", "vgg32", "wrn28_10"]
+__all__ = ["cub_vgg16", "pooled_aib", "scaled", "vgg32", "wrn28_10"]
 
 POOL = 0
 """In a plan of channels: halve the grid by taking maxima."""
@@ -22,29 +23,39 @@ VGG16_FEATURES = (64, 64, POOL, 128, 128, POOL, 256, 256, 256, POOL, 512, 512, 5
                   512)  # fmt: skip
 
 
-def vgg32(classes: int = 10, *, anchors: int = 0, latent: int = 256) -> AIBNetwork:
+def vgg32(
+    classes: int = 10, *, anchors: int = 0, latent: int = 256, width: float = 1.0
+) -> AIBNetwork:
     """Build the paper's VGG for 32-pixel pictures, with attention on a 16 x 16 grid.
 
     Args:
         classes: Number of logits.
         anchors: Of the quantiser, 20 for CIFAR-10 and 50 for CIFAR-100 in the paper; 0 for none.
         latent: Length of the latent vector.
+        width: Factor on the channels of every convolution.
     """
+    features, encoder = scaled(VGG32_FEATURES, width), scaled(VGG32_ENCODER, width)
+    attended, (encoded,) = max(features), scaled([512], width)
     encode = nn.Sequential(
-        *_convolutions(256, VGG32_ENCODER, norm=True),
-        nn.Conv2d(512, 512, 1),
+        *_convolutions(attended, encoder, norm=True),
+        nn.Conv2d(encoded, encoded, 1),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(512, 2 * latent),
+        nn.Linear(encoded, 2 * latent),
     )
-    aib = AIB(_attention(_scores(256), anchors), encode, _decoder(latent, classes), latent)
-    network = AIBNetwork(nn.Sequential(*_convolutions(3, VGG32_FEATURES, norm=True)), aib)
+    aib = AIB(_attention(_scores(attended), anchors), encode, _decoder(latent, classes), latent)
+    network = AIBNetwork(nn.Sequential(*_convolutions(3, features, norm=True)), aib)
     network.apply(_initialise)
     return network
 
 
 def wrn28_10(
-    classes: int = 10, *, anchors: int = 0, latent: int = 512, dropout: float = 0.3
+    classes: int = 10,
+    *,
+    anchors: int = 0,
+    latent: int = 512,
+    dropout: float = 0.3,
+    width: float = 1.0,
 ) -> AIBNetwork:
     """Build the paper's wide residual network for 32-pixel pictures, attention on a 16 x 16 grid.
 
@@ -56,16 +67,19 @@ def wrn28_10(
         anchors: Of the quantiser, 50 for CIFAR-10 and 20 for CIFAR-100 in the paper; 0 for none.
         latent: Length of the latent vector.
         dropout: Probability, between the two convolutions of a block.
+        width: Factor on the channels of the three groups of blocks; at 1 the network is 10 times
+            as wide as a ResNet.
     """
+    first, second, third = scaled([160, 320, 640], width)
     features = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1, bias=False),
-        _blocks(16, 160, 1, dropout),
-        _blocks(160, 320, 2, dropout),
+        _blocks(16, first, 1, dropout),
+        _blocks(first, second, 2, dropout),
     )
     scores = nn.Sequential(
-        _blocks(320, 640, 1, dropout),
-        nn.BatchNorm2d(640),
-        nn.Conv2d(640, classes, 1, bias=False),
+        _blocks(second, third, 1, dropout),
+        nn.BatchNorm2d(third),
+        nn.Conv2d(third, classes, 1, bias=False),
         nn.BatchNorm2d(classes),
         nn.ReLU(),
         nn.Conv2d(classes, 1, 3, padding=1, bias=False),
@@ -73,12 +87,12 @@ def wrn28_10(
         nn.Sigmoid(),
     )
     encode = nn.Sequential(
-        _blocks(320, 640, 2, dropout),
-        nn.BatchNorm2d(640),
+        _blocks(second, third, 2, dropout),
+        nn.BatchNorm2d(third),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(640, 2 * latent),
+        nn.Linear(third, 2 * latent),
     )
     decode = nn.Sequential(nn.ReLU(), nn.Linear(latent, classes))
     network = AIBNetwork(features, AIB(_attention(scores, anchors), encode, decode, latent))
@@ -87,7 +101,12 @@ def wrn28_10(
 
 
 def cub_vgg16(
-    classes: int = 200, *, anchors: int = 0, latent: int = 256, convolutions: int | None = None
+    classes: int = 200,
+    *,
+    anchors: int = 0,
+    latent: int = 256,
+    convolutions: int | None = None,
+    width: float = 1.0,
 ) -> AIBNetwork:
     """Build VGG-16 for 224-pixel pictures with attention on its last 14 x 14 grid.
 
@@ -99,16 +118,24 @@ def cub_vgg16(
         latent: Length of the latent vector.
         convolutions: With 512 channels, before the scores; by default 3 with a quantiser and 0
             without, as in the authors' code. The paper's table counts 3 in both.
+        width: Factor on the channels of every convolution.
     """
     before = 3 * (anchors > 0) if convolutions is None else convolutions
-    aib = pooled_aib(512, classes, anchors=anchors, latent=latent, convolutions=before)
-    features = nn.Sequential(*_convolutions(3, VGG16_FEATURES, norm=False))
+    plan = scaled(VGG16_FEATURES, width)
+    aib = pooled_aib(max(plan), classes, anchors=anchors, latent=latent, convolutions=before)
+    features = nn.Sequential(*_convolutions(3, plan, norm=False))
     features.apply(_initialise)
     return AIBNetwork(features, aib)
 
 
 def pooled_aib(
-    channels: int, classes: int, *, anchors: int = 0, latent: int = 256, convolutions: int = 0
+    channels: int,
+    classes: int,
+    *,
+    anchors: int = 0,
+    latent: int = 256,
+    convolutions: int = 0,
+    modulation: Modulation = "residual",
 ) -> AIB:
     """Build the attention and all that follows it for any feature grid, pooled to 3 x 3.
 
@@ -118,6 +145,7 @@ def pooled_aib(
         anchors: Of the quantiser; 0 for none.
         latent: Length of the latent vector.
         convolutions: As many, of as many channels as the features have, before the scores.
+        modulation: See `AIB`.
     """
     encode = nn.Sequential(
         nn.AdaptiveAvgPool2d(POOLED_SIDE),
@@ -127,9 +155,21 @@ def pooled_aib(
     scores = nn.Sequential(
         *_convolutions(channels, (channels,) * convolutions, norm=False), *_scores(channels)
     )
-    aib = AIB(_attention(scores, anchors), encode, _decoder(latent, classes), latent)
+    attention, decode = _attention(scores, anchors), _decoder(latent, classes)
+    aib = AIB(attention, encode, decode, latent, modulation)
     aib.apply(_initialise)
     return aib
+
+
+def scaled(plan: Sequence[int], width: float) -> tuple[int, ...]:
+    """Multiply numbers of channels, to 1 or more; where the grid is halved stays.
+
+    Raises:
+        InputError: the factor is not positive.
+    """
+    if not width > 0:
+        raise InputError(f"width is a positive factor on the channels, got {width}")
+    return tuple(channels and max(1, round(channels * width)) for channels in plan)
 
 
 def _convolutions(channels: int, plan: Sequence[int], *, norm: bool) -> list[nn.Module]:

@@ -11,7 +11,8 @@ from torch import nn
 from attrib.bottleneck.aib_quantiser import Quantiser
 from attrib.errors import InputError
 
-__all__ = ["CUB_VGG16", "RECIPES", "VGG32", "WRN28_10", "AIBRecipe", "lr_at", "parameter_groups"]
+__all__ = ["CUB_VGG16", "RECIPES", "VGG32", "WRN28_10", "AIBRecipe", "compressed", "lr_at",
+           "parameter_groups"]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,23 @@ RECIPES = {
     "cub_vgg16-qt": CUB_VGG16,
 }
 """By network, with `-qt` where attention is quantised."""
+
+
+def compressed(recipe: AIBRecipe, epochs: int) -> AIBRecipe:
+    """Fit a recipe into another number of epochs: milestones move in proportion, the warm-up stays.
+
+    Args:
+        recipe: The constants.
+        epochs: With the warm-up, 1 or more. A milestone falls on the nearest epoch after the first.
+
+    Raises:
+        InputError: less than one epoch.
+    """
+    if epochs < 1:
+        raise InputError(f"epochs are 1 or more, got {epochs}")
+    moved = (max(1, round(milestone * epochs / recipe.epochs)) for milestone in recipe.milestones)
+    warmup = recipe.warmup[: epochs - 1]
+    return replace(recipe, epochs=epochs, milestones=tuple(moved), warmup=warmup)
 
 
 def lr_at(recipe: AIBRecipe, epoch: int) -> float:

@@ -8,18 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from attrib.bottleneck.weights_file import HEADER, read_header
 from attrib.errors import InputError, WeightsError
 from attrib.files import replacing, writing
 from attrib.models import SpatialClassifier, fingerprint
 
 __all__ = ["damage_named", "read_attached", "save_attached"]
-
-HEADER = "attrib"
-"""Key of our entry in the file's metadata."""
 
 
 def save_attached(
@@ -68,19 +65,8 @@ def read_attached(
     Raises:
         WeightsError: the file cannot be read, is of another kind, or belongs to another classifier.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
-    try:
-        options = dict(json.loads(metadata[HEADER]))
-        found, model, weights = (options.pop(key) for key in ("kind", "model", "weights"))
-    except (KeyError, TypeError, ValueError):
-        found = None
-    if found != kind:
-        raise WeightsError(f"{path} holds no {what} that attrib wrote")
+    options, tensors = read_header(path, kind, what)
+    model, weights = options.pop("model", ""), options.pop("weights", "")
     own = fingerprint(classifier.model)
     if weights != own:
         raise WeightsError(

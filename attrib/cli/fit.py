@@ -1,4 +1,4 @@
-"""`attrib fit`: classifiers to make seeds with, attention and mask networks for a classifier."""
+"""`attrib fit`: classifiers, attention and mask networks for them, and networks from scratch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from attrib.cli.fit_network import aib_network
 from attrib.cli.options import (
+    Bfloat16,
     DatasetName,
     Device,
     Labels,
@@ -15,6 +17,7 @@ from attrib.cli.options import (
     NumClasses,
     Root,
     Split,
+    TensorBoard,
     Weights,
     labelled_dataset,
 )
@@ -22,10 +25,8 @@ from attrib.fit import AttentionConfig, FitConfig, MaskConfig
 
 __all__ = ["app"]
 
-Bfloat16 = Annotated[bool, typer.Option(help="Compute the loss under bfloat16 autocast.")]
-TensorBoard = Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")]
-
 app = typer.Typer(help="Train models.", no_args_is_help=True)
+app.command("aib-network")(aib_network)
 
 
 @app.callback()
@@ -74,6 +75,14 @@ def classifier(
     ] = FitConfig.loss,
     seed: Annotated[int, typer.Option(help="Of order, crops and new weights.")] = FitConfig.seed,
     workers: Annotated[int, typer.Option(help="Threads that read ahead.")] = FitConfig.workers,
+    adl: Annotated[
+        str,
+        typer.Option(help="Attention-based dropout after modules A,B,...; default for its own."),
+    ] = "",
+    adl_p: Annotated[float, typer.Option(help="How often it hides cells.")] = FitConfig.adl_p,
+    adl_gamma: Annotated[
+        float, typer.Option(help="Hides from this fraction of the maximum; 0.9 for a ResNet.")
+    ] = FitConfig.adl_gamma,
     train_norm: Annotated[
         bool, typer.Option(help="Update the running statistics of batch norm.")
     ] = FitConfig.train_norm,
@@ -86,6 +95,19 @@ def classifier(
 
     from attrib.fit import fit_classifier, timm_classifier
 
+    train, judged = labelled_dataset(dataset, root, split, labels), None
+    if validation is not None or validation_labels is not None:
+        judged = labelled_dataset(
+            dataset, root, validation, validation_labels or labels, classes=train.labels
+        )
+    made, model_args = timm_classifier(
+        model,
+        len(train.labels),
+        output_stride=output_stride,
+        pretrained=pretrained,
+        weights=weights,
+        seed=seed,
+    )
     config = FitConfig(
         epochs=epochs,
         batch_size=batch_size,
@@ -101,20 +123,10 @@ def classifier(
         seed=seed,
         workers=workers,
         bfloat16=bfloat16,
+        adl=_places(made, adl),
+        adl_p=adl_p,
+        adl_gamma=adl_gamma,
         train_norm=train_norm,
-    )
-    train, judged = labelled_dataset(dataset, root, split, labels), None
-    if validation is not None or validation_labels is not None:
-        judged = labelled_dataset(
-            dataset, root, validation, validation_labels or labels, classes=train.labels
-        )
-    made, model_args = timm_classifier(
-        model,
-        len(train.labels),
-        output_stride=output_stride,
-        pretrained=pretrained,
-        weights=weights,
-        seed=seed,
     )
     made.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     report = fit_classifier(
@@ -128,6 +140,12 @@ def classifier(
     )
     _print(report)
     typer.echo(f"wrote {out}; use it as --model local-dir:{out}")
+
+
+def _places(model: Any, adl: str) -> tuple[str, ...]:
+    from attrib.models import adl_places
+
+    return adl_places(model) if adl == "default" else tuple(filter(None, adl.split(",")))
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -156,6 +174,12 @@ def aib(
     anchors: Annotated[
         int, typer.Option(help="Values that attention is rounded to; 0 for none.")
     ] = AttentionConfig.anchors,
+    layer: Annotated[
+        str, typer.Option(help="Module on whose output attention sits; the feature map if left.")
+    ] = AttentionConfig.layer,
+    modulation: Annotated[
+        str, typer.Option(help="residual: features times 1 + a; gate: features times a.")
+    ] = AttentionConfig.modulation,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = AttentionConfig.seed,
     workers: Annotated[
         int, typer.Option(help="Threads that read ahead.")
@@ -177,6 +201,8 @@ def aib(
         lr=lr,
         beta=beta,
         anchors=anchors,
+        layer=layer,
+        modulation=modulation,  # type: ignore[arg-type]
         bfloat16=bfloat16,
         seed=seed,
         workers=workers,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchSize",
+    "Bfloat16",
     "DatasetName",
     "Device",
     "FitOption",
@@ -24,6 +25,7 @@ __all__ = [
     "NumClasses",
     "Root",
     "Split",
+    "TensorBoard",
     "Weights",
     "labelled_dataset",
     "write_json",
@@ -52,7 +54,7 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="timm name, torchvision/NAME, local-dir:FOLDER, hf-hub:REPO or demo.",
+        help="timm name, torchvision/NAME, local-dir:FOLDER, hf-hub:REPO, aib:FILE or demo.",
     ),
 ]
 MethodSpec = Annotated[
@@ -65,6 +67,8 @@ NumClasses = Annotated[
     int | None, typer.Option(help="Outputs of the model, where --weights has other ones.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if any.")]
+Bfloat16 = Annotated[bool, typer.Option(help="Compute the loss under bfloat16 autocast.")]
+TensorBoard = Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")]
 FitOption = Annotated[
     str | None,

@@ -2,13 +2,15 @@
 
 from attrib.datasets.box_list import BoxList
 from attrib.datasets.coco import COCO
-from attrib.datasets.crops import random_crop
+from attrib.datasets.crops import random_crop, random_shift
 from attrib.datasets.cub import CUB, LabelledCUB
 from attrib.datasets.digits import MarkedDigits, digits, marked_digits
 from attrib.datasets.folder import Folder
 from attrib.datasets.imagenet import ImageNetBoxes, TinyImageNet
 from attrib.datasets.labelled import IGNORE, LabelledDataset, LabelledSample
 from attrib.datasets.per_class import BoxedDataset, PerClass
+from attrib.datasets.picture_files import picture_set, split_folders
+from attrib.datasets.picture_sets import InMemory, PictureSet, Squashed, matched, resized
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.datasets.scenes import Scene, Scenes, ScenesWithBoxes
 from attrib.datasets.synthetic import RegionPictures, anchors, digit_rectangles, small_digits
@@ -26,21 +28,29 @@ __all__ = [
     "BoxedDataset",
     "Folder",
     "ImageNetBoxes",
+    "InMemory",
     "LabelledCUB",
     "LabelledDataset",
     "LabelledSample",
     "MarkedDigits",
     "PerClass",
+    "PictureSet",
     "RegionPictures",
     "Scene",
     "Scenes",
     "ScenesWithBoxes",
+    "Squashed",
     "TinyImageNet",
     "WsolMetadata",
     "anchors",
     "digit_rectangles",
     "digits",
     "marked_digits",
+    "matched",
+    "picture_set",
     "random_crop",
+    "random_shift",
+    "resized",
     "small_digits",
+    "split_folders",
 ]

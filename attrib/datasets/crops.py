@@ -1,10 +1,10 @@
-"""Random training crops, as IRN and its successors cut them."""
+"""Random training crops, as IRN and its successors cut them, and shifts of small pictures."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -13,7 +13,7 @@ from attrib.errors import InputError
 from attrib.images import Picture
 from attrib.types import ModelSpec
 
-__all__ = ["random_crop"]
+__all__ = ["random_crop", "random_shift"]
 
 
 def random_crop(
@@ -83,3 +83,39 @@ def _window(side: int, size: int, generator: torch.Generator) -> tuple[slice, sl
     start, seen = _draw(0, abs(side - size), generator), min(side, size)
     there, whole = slice(start, start + seen), slice(0, seen)
     return (there, whole) if side < size else (whole, there)
+
+
+def random_shift(
+    pixels: UInt8[Tensor, "b 3 h w"], pad: int, generator: torch.Generator, flip: bool = True
+) -> UInt8[Tensor, "b 3 h w"]:
+    """Continue each picture on all sides by its mirror image, cut its size out, and mirror or not.
+
+    Args:
+        pixels: On any device.
+        pad: By how many pixels it is continued; 4 for CIFAR.
+        generator: On the CPU; three numbers are drawn per picture, whatever the options.
+        flip: Mirror every other picture.
+
+    Raises:
+        InputError: a margin that is negative or not smaller than the pictures.
+    """
+    b, _, height, width = pixels.shape
+    if not 0 <= pad < min(height, width):
+        raise InputError(f"pad is 0 or more and less than {min(height, width)} pixels, got {pad}")
+    top, left = torch.randint(-pad, pad + 1, (2, b, 1), generator=generator)
+    mirrored = torch.randint(0, 2, (b, 1), generator=generator) == 1
+    rows, columns = (
+        _reflected(start + torch.arange(side), side).to(pixels.device)
+        for start, side in ((top, height), (left, width))
+    )
+    if flip:
+        columns = torch.where(mirrored.to(pixels.device), columns.flip(1), columns)
+    picture = torch.arange(b, device=pixels.device)[:, None, None, None]
+    channel = torch.arange(3, device=pixels.device)[:, None, None]
+    return pixels[picture, channel, rows[:, None, :, None], columns[:, None, None]]
+
+
+def _reflected(index: Int[Tensor, "b s"], side: int) -> Int[Tensor, "b s"]:
+    """Bring indices into the picture as if its border were a mirror."""
+    index = index.abs()
+    return torch.where(index < side, index, 2 * (side - 1) - index)

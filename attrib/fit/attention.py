@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attrib.bottleneck.aib_attached import AttachedAIB
 from attrib.bottleneck.aib_loss import AIBObjective, aib_loss
+from attrib.bottleneck.aib_module import Modulation
 from attrib.datasets.labelled import LabelledDataset, LabelledSample
 from attrib.errors import InputError
 from attrib.fit import checkpoint
@@ -41,6 +42,9 @@ class AttentionConfig:
         beta: Price of information, in the paper's units.
         anchors: Of the quantiser; 0 for continuous attention.
         latent: Length of the latent vector.
+        layer: Path of the module on whose output the attention sits; the feature map if left.
+        modulation: `"residual"` multiplies features by 1 + a, as the authors' code; `"gate"`, ours,
+            by a.
         flip: Mirror every other picture.
         bfloat16: Compute the loss under autocast.
         seed: Of weights, order, mirroring and noise.
@@ -54,6 +58,8 @@ class AttentionConfig:
     beta: Annotated[float, AtLeast(0)] = 0.01
     anchors: Annotated[int, AtLeast(0)] = 0
     latent: Annotated[int, AtLeast(1)] = 256
+    layer: str = ""
+    modulation: Modulation = "residual"
     flip: bool = True
     bfloat16: bool = False
     seed: Annotated[int, AtLeast(0)] = 0
@@ -97,7 +103,12 @@ def fit_attention(
         raise InputError("attention is trained for classes that exclude each other")
     samples = fitting_samples(classifier, train)
     attached = AttachedAIB(
-        classifier, latent=config.latent, anchors=config.anchors, seed=config.seed
+        classifier,
+        latent=config.latent,
+        anchors=config.anchors,
+        layer=config.layer,
+        modulation=config.modulation,
+        seed=config.seed,
     )
     settings = settings_of("attrib.fit-aib/1", classifier, train, samples, config)
     optimizer = torch.optim.Adam(attached.aib.parameters(), lr=config.lr)

@@ -21,6 +21,7 @@ from attrib.fit.loop import train as train_loop
 from attrib.fit.timm_config import CONFIG, check_rebuilds, timm_config
 from attrib.fit.timm_model import parameters_of_head
 from attrib.fit.training import ClassifierTask
+from attrib.models.adl import adl_inserted
 from attrib.models.anatomy import logits_of
 from attrib.models.probe import noise, probing
 from attrib.models.split import spec_of
@@ -74,6 +75,7 @@ def fit_classifier(
         InputError: model and data set do not fit, classes are missing, the folder holds another
             run, or the loss is not finite.
         ImageError: a picture cannot be read; names it.
+        SplitError: no such module for ADL to follow.
         OutputError: `out` cannot be made a folder.
     """
     out, config = Path(out), config or FitConfig()
@@ -101,15 +103,16 @@ def fit_classifier(
         "validation": validation.name if validation else None,
         "config": asdict(config),
     }
-    report = train_loop(
-        task,
-        out,
-        settings,
-        train_norm=config.train_norm,
-        bfloat16=config.bfloat16,
-        tensorboard=tensorboard,
-        progress=progress,
-    )
+    with adl_inserted(model, config.adl, p=config.adl_p, gamma=config.adl_gamma):
+        report = train_loop(
+            task,
+            out,
+            settings,
+            train_norm=config.train_norm,
+            bfloat16=config.bfloat16,
+            tensorboard=tensorboard,
+            progress=progress,
+        )
     if (out / checkpoint.CHECKPOINT).exists():
         checkpoint.write_text(out / CONFIG, json.dumps(description, indent=2) + "\n")
     checkpoint.finish(out, report, model, {})

@@ -38,6 +38,11 @@ class FitConfig:
         workers: Threads that read pictures ahead; with 0 they are read between the steps. Changes
             no result.
         bfloat16: Compute the loss under autocast.
+        adl: Modules that attention-based dropout follows while training, such as those that
+            `attrib.models.adl_places` finds. Nothing of it remains in the trained model.
+        adl_p: How often it hides cells, in [0, 1]; else it weights them.
+        adl_gamma: From which fraction of the maximum on it hides them, in [0, 1]; Choe and Shim
+            have 0.8 in a VGG and 0.9 in a ResNet.
         train_norm: Normalise by each batch and update the running statistics; else these stay as
             they are, and scale and offset are trained alone.
 
@@ -60,6 +65,9 @@ class FitConfig:
     seed: Annotated[int, AtLeast(0)] = 0
     workers: Annotated[int, AtLeast(0)] = 0
     bfloat16: bool = False
+    adl: tuple[str, ...] = ()
+    adl_p: Annotated[float, AtLeast(0)] = 0.75
+    adl_gamma: Annotated[float, AtLeast(0)] = 0.8
     train_norm: bool = False
 
     def __post_init__(self) -> None:

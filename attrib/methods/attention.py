@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import final
 from weakref import WeakKeyDictionary
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attrib import surgery
 from attrib.bottleneck.aib_attached import load_attached
-from attrib.bottleneck.aib_module import Attention
+from attrib.bottleneck.aib_classifier import NetworkClassifier
+from attrib.bottleneck.aib_module import Attention, NoAttention
 from attrib.errors import SpecError
 from attrib.methods.base import METHODS, Method
 from attrib.models import SpatialClassifier
+from attrib.models.anatomy import logits_of
 from attrib.types import Attribution, TargetRule
 
 __all__ = ["AIB"]
@@ -24,23 +26,29 @@ __all__ = ["AIB"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class AIB(Method):
-    r"""Mean attention of a variational bottleneck trained on top of the classifier.
+    r"""Mean attention of a bottleneck that a classifier was trained with, or has on top.
 
     $$A(a,b) = \mu_a = \sigma\big(\mathrm{conv}_{3\times3}(g)\big)(a,b) \in [0, 1]$$
 
     rounded to the nearest anchor where it was trained with anchors. Lai et al., *Information
-    Bottleneck Approach to Spatial Attention Learning*. Deviation: attention, encoder and decoder
-    are trained on the feature map of a classifier that stays as it is (`attrib fit aib`), where
-    the paper trains all together. The map is the same for every class.
+    Bottleneck Approach to Spatial Attention Learning*. A network of `attrib fit aib-network` has
+    its attention in itself, as in the paper. Deviation, for any other classifier: attention,
+    encoder and decoder are trained on a feature grid of it while it stays as it is (`attrib fit
+    aib`). The map is the same for every class.
 
     Args:
-        weights: File that `attrib fit aib` wrote for this very classifier.
+        weights: File that `attrib fit aib` wrote for this very classifier; empty for a network that
+            has attention in itself.
+
+    Raises:
+        SpecError: on use, no weights for a classifier without attention.
     """
 
     name = "aib"
-    summary = "attention of a bottleneck trained on top of the classifier; needs weights"
+    summary = "attention of a bottleneck trained with the classifier or on top; needs weights"
     family = "bottlenecks"
     unit = "attention"
+    needs_class_maps = False
     needs_weights = True
     weights: str = ""
 
@@ -48,27 +56,42 @@ class AIB(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-        features = classifier.forward(images)
-        pairs = targets(features.logits)
-        with torch.no_grad():
-            maps = self._attention(classifier).map(features.grid)
-        return self._result(classifier, images, maps[pairs.image], pairs, features.logits)
+        if self.weights:
+            maps, logits = self._attached(classifier, images)
+        else:
+            maps, logits = _own(classifier, images)
+        pairs = targets(logits)
+        return self._result(classifier, images, maps[pairs.image], pairs, logits)
 
-    def _attention(self, classifier: SpatialClassifier) -> Attention:
+    def _attached(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"]
+    ) -> tuple[Float[Tensor, "b u v"], Float[Tensor, "b c"]]:
         """Read the file once for a classifier, and forget it with that."""
         of_classifier = _LOADED.setdefault(classifier, {})
         if self.weights not in of_classifier:
-            attention = load_attached(self.weights, classifier).aib.attention
-            of_classifier[self.weights] = attention
-        return of_classifier[self.weights]
-
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        if not self.weights:
-            raise SpecError(
-                "aib explains with a trained attention: aib(weights='FILE'); `attrib fit aib` "
-                "trains one for a model"
-            )
+            attached = load_attached(self.weights, classifier)
+            of_classifier[self.weights] = attached.layer, attached.aib.attention
+        layer, attention = of_classifier[self.weights]
+        with surgery.inference(classifier.model):
+            if not layer:
+                features = classifier.forward(images)
+                return attention.map(features.grid), features.logits
+            logits = logits_of(classifier.model(images.clone()))
+            return attention.map(classifier.grid_at(images, layer)), logits
 
 
-_LOADED: WeakKeyDictionary[SpatialClassifier, dict[str, Attention]] = WeakKeyDictionary()
+def _own(
+    classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"]
+) -> tuple[Float[Tensor, "b u v"], Float[Tensor, "b c"]]:
+    model = classifier.model
+    if not isinstance(model, NetworkClassifier) or not model.attends:
+        raise SpecError(
+            f"{classifier.spec.name} has no attention in itself; explain it by one trained on top, "
+            "aib(weights='FILE'), which `attrib fit aib` makes"
+        )
+    with surgery.inference(model):
+        return model.attention(images)
+
+
+_LOADED: WeakKeyDictionary[SpatialClassifier, dict[str, tuple[str, Attention | NoAttention]]]
+_LOADED = WeakKeyDictionary()

@@ -1,6 +1,6 @@
 """Any timm, torchvision or custom module, as a `SpatialClassifier`; names to models."""
 
-from attrib.models.adl import ADL, insert_adl
+from attrib.models.adl import ADL, adl_inserted, adl_places, insert_adl
 from attrib.models.classifier import Features, SpatialClassifier, Stage
 from attrib.models.gap import to_gap
 from attrib.models.load import fingerprint, load_model, load_weights, model_names
@@ -11,6 +11,8 @@ __all__ = [
     "Features",
     "SpatialClassifier",
     "Stage",
+    "adl_inserted",
+    "adl_places",
     "fingerprint",
     "insert_adl",
     "load_model",

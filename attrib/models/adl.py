@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -11,9 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attrib.errors import InputError
+from attrib.models.probe import noise, probing, record
+from attrib.models.split import spec_of
 from attrib.surgery import submodule, unwrap
 
-__all__ = ["ADL", "insert_adl"]
+__all__ = ["ADL", "adl_inserted", "adl_places", "insert_adl"]
 
 
 class ADL(nn.Module):
@@ -91,6 +94,74 @@ def insert_adl(
     for module in modules:
         kind: Any = type(module)
         module.__class__ = _followed(kind, adl.p, adl.gamma)
+
+
+@contextmanager
+def adl_inserted(
+    model: nn.Module, places: Iterable[str], *, p: float = 0.75, gamma: float = 0.8
+) -> Iterator[None]:
+    """Insert ADL while the block runs, then make the modules of their own classes again.
+
+    Args:
+        model: Is changed meanwhile.
+        places: As for `insert_adl`; none changes nothing.
+        p: As for `ADL`.
+        gamma: As for `ADL`.
+    """
+    named = list(places)
+    if named:
+        insert_adl(model, named, p=p, gamma=gamma)
+    try:
+        yield
+    finally:
+        for module in (submodule(unwrap(model), place) for place in named):
+            module.__class__ = type(module).__mro__[1]
+
+
+def adl_places(model: nn.Module) -> tuple[str, ...]:
+    """Say where ADL belongs in a model.
+
+    In a ResNet, Choe and Shim's places: the first blocks of `layer3` and `layer4` and the last of
+    `layer4`; in a VGG theirs too: the third and fourth pooling, and the last convolution's ReLU. In
+    any other of timm's models, ours: the last three stages that timm lists, where they return maps
+    `[b, k, u, v]`.
+
+    Args:
+        model: Not changed.
+
+    Raises:
+        InputError: the model says nothing about its stages, or they return no such maps.
+    """
+    inner: Any = unwrap(model)
+    names = {path for path, _ in inner.named_modules()}
+    if {"layer3.0", "layer4.0"} <= names:
+        last = f"layer4.{len(inner.layer4) - 1}"
+        return tuple(dict.fromkeys(("layer3.0", "layer4.0", last)))
+    if type(inner).__name__ == "VGG":
+        steps = inner.features
+        pools = [i for i, step in enumerate(steps) if isinstance(step, nn.MaxPool2d)]
+        return tuple(f"features.{i}" for i in (pools[2], pools[3], pools[4] - 1))
+    listed = getattr(inner, "feature_info", None) or ()
+    stages = [row for row in listed if isinstance(row, Mapping) and row.get("module") in names]
+    image = noise(inner, spec_of(inner))
+    with probing(inner, image):
+        shapes = _shapes(inner, image)
+    found = [row["module"] for row in stages if _maps(shapes.get(row["module"]), row["num_chs"])]
+    if not found:
+        raise InputError(
+            f"{type(inner).__name__} names no stages that return maps [b, k, u, v]; name modules "
+            "that do, such as --adl layer3.0,layer4.0"
+        )
+    return tuple(found[-3:])
+
+
+def _shapes(model: nn.Module, image: Tensor) -> dict[str, tuple[int, ...]]:
+    calls, _ = record(model, image)
+    return {c.path: tuple(c.output.shape) for c in calls if isinstance(c.output, Tensor)}
+
+
+def _maps(shape: tuple[int, ...] | None, channels: int) -> bool:
+    return shape is not None and len(shape) == 4 and shape[1] == channels
 
 
 def _masked(x: object, p: float, gamma: float, draw: Tensor | None = None) -> Tensor:

@@ -122,6 +122,29 @@ class SpatialClassifier:
             vars(other)["gradient_layer"] = self.gradient_layer
         return other
 
+    def grid_at(
+        self, images: Float[Tensor, "b _ h w"], layer: str = ""
+    ) -> Float[Tensor, "b k u v"]:
+        """Run the model as far as one layer, in evaluation mode and without gradients.
+
+        Args:
+            images: Normalised as `spec` says, on the model's device.
+            layer: Module path; the feature map itself if left.
+
+        Raises:
+            SplitError: there is no such module, or its output has no grid over the picture.
+        """
+        if not layer:
+            return self.forward(images).grid
+        with surgery.inference(self.model):
+            raw = surgery.run_until(self.model, layer, images)
+            layout = detect(raw, _size(images))
+            if layout is None:
+                raise SplitError(
+                    f"layer {layer!r} of {self.spec.name} has no grid over the picture"
+                )
+            return layout.grid(raw, _size(images))
+
     def class_maps(self, grid: Float[Tensor, "b k u v"]) -> Float[Tensor, "b c u v"]:
         """Apply the head at every cell; without bias where it is linear."""
         if self.linear is not None:

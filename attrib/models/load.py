@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +17,14 @@ from attrib.errors import InputError, UnknownNameError, WeightsError
 from attrib.models.split import spec_of
 from attrib.types import ModelSpec
 
-__all__ = ["fingerprint", "load_model", "load_weights", "model_names", "read_state_dict"]
+__all__ = ["fingerprint", "load_model", "load_weights", "model_names", "read_state_dict",
+           "register_loader"]  # fmt: skip
 
 TORCHVISION = "torchvision/"
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
+LOADERS: dict[str, Callable[[str], nn.Module]] = {}
+"""Prefix of a model name → what loads the file named after it."""
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "model.", "_orig_mod.")
 
@@ -38,7 +41,8 @@ def load_model(
     Args:
         name: A timm name (`"resnet50"`, `"vit_base_patch16_224.augreg_in21k"`),
             `"torchvision/NAME"`, `"local-dir:FOLDER"` (config.json and model.safetensors, as timm
-            writes them), `"hf-hub:REPO"`, or `"demo"` for the small model that comes with attrib.
+            writes them), `"hf-hub:REPO"`, `"aib:FILE"` for what `attrib fit aib-network` wrote,
+            or `"demo"` for the small model that comes with attrib.
         weights: A safetensors file or a state dict to use instead of the published weights.
         num_classes: Outputs of the model, where `weights` has other ones than published.
         device: Where to put the model; by default the GPU when there is one.
@@ -52,8 +56,13 @@ def load_model(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     published = weights is None
+    prefix = next((prefix for prefix in LOADERS if name.startswith(prefix)), None)
     if name == "demo":
         model = _demo(published, num_classes)
+    elif prefix is not None:
+        if num_classes is not None:
+            raise InputError(f"{name!r} comes with its own classes; leave num_classes out")
+        model = LOADERS[prefix](name.removeprefix(prefix))
     elif name.startswith(TORCHVISION):
         model = _torchvision(name.removeprefix(TORCHVISION), published, num_classes)
     else:
@@ -61,6 +70,11 @@ def load_model(
     if weights is not None:
         load_weights(model, weights)
     return model.eval().to(device)
+
+
+def register_loader(prefix: str, load: Callable[[str], nn.Module]) -> None:
+    """Let `load_model` load names with a prefix: by what stands behind it, with `attrib_spec`."""
+    LOADERS[prefix] = load
 
 
 def model_names() -> Iterator[str]:

@@ -6,8 +6,10 @@ from PIL import Image
 
 import attrib
 from attrib.bottleneck import MaskNetworkOptions, PosthocMask
-from attrib.datasets import Folder, Scenes
+from attrib.bottleneck.aib_attached import AttachedAIB
+from attrib.datasets import Folder, InMemory, Scenes
 from attrib.datasets.scenes import CLASSES
+from attrib.fit import NetworkConfig, fit_network
 from attrib.localize import largest_component, largest_component_batched
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB, Pool, untrained
@@ -161,3 +163,36 @@ def test_seeds_of_a_data_set(tmp_path):
         maps.append([FORMATS["npz"].read(file).high_res for file in files])
     for here, there in zip(*maps, strict=True):
         torch.testing.assert_close(here, there, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("variant", ["plain", "aib-qt"])
+def test_networks_train_on_the_device(variant, bfloat16, tmp_path):
+    scenes = Scenes(length=16, size=32, seed=1)
+    train = InMemory(
+        name="scenes",
+        labels=CLASSES,
+        pixels=torch.stack([scenes[i].image for i in range(16)]),
+        classes=torch.tensor([scenes[i].label for i in range(16)]),
+    )
+    config = NetworkConfig(
+        variant=variant, width=1 / 16, latent=8, epochs=1, batch_size=16, bfloat16=bfloat16
+    )
+    losses = {}
+    for device in ("cpu", "cuda"):
+        out = tmp_path / device
+        classifier, report = fit_network(train, out=out, config=config, test=train, device=device)
+        losses[device] = report["history"][0]["loss"]
+        assert next(classifier.parameters()).device.type == device
+        assert 0 <= report["error"] <= 100
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.1 if bfloat16 else 1e-2)
+    again = attrib.load_model(f"aib:{tmp_path / 'cuda' / 'network.safetensors'}")
+    x = torch.randn(2, 3, 32, 32).cuda()
+    torch.testing.assert_close(again(x), classifier(x))
+
+
+def test_attention_on_an_earlier_layer():
+    classifier = attrib.split(make("plain").cuda(), spec=SPEC)
+    attached = AttachedAIB(classifier, latent=8, layer="features.2", modulation="gate")
+    assert attached(images(2).cuda()).logits.is_cuda
+    assert attached.attention_map(images(2).cuda()).shape == (2, 16, 16)
