@@ -20,7 +20,7 @@ from attrib.bottleneck import (
     train_mask_model,
     warm_up_classifier,
 )
-from attrib.bottleneck.mask_layers import LineNet, receptive_field
+from attrib.bottleneck.mask_layers import LineNet, receptive_field, settle
 from attrib.bottleneck.mask_statistics import area_accuracy, inside_outside, mask_area
 from attrib.bottleneck.mask_terms import (
     CodeTerms,
@@ -369,6 +369,15 @@ def test_how_beta_follows():
     assert replace(adaptive, beta=1e-6).after(1.0).beta == 1e-6
 
 
+def test_beta_follows_what_is_seen_beyond_the_masks_noise_and_spares_the_class():
+    control = BetaControl(beta=1.0, target=10, net=True, rate=1.1, most=0.5)
+    assert control.after(80, entropy=70).beta == 1
+    assert control.after(82, entropy=70).beta == pytest.approx(1.1)
+    assert control.after(78, entropy=70).beta == pytest.approx(1 / 1.1)
+    assert control.after(82, entropy=70, cross_entropy=0.6).beta == 1
+    assert control.after(82, entropy=70, cross_entropy=0.7).beta == pytest.approx(1 / 1.1)
+
+
 def corner_task(count=512):
     """Two classes by a bright square at the top left; noise at the bottom right tells nothing."""
     labels = torch.arange(count) % 2
@@ -386,7 +395,7 @@ def test_training_hides_pixels_and_keeps_the_class():
     before = mask_statistics(model, images, labels, regions)
     control = BetaControl(beta=1e-3, target=60, highest=3e-3)
     state = torch.random.get_rng_state()
-    history = train_mask_model(model, images, labels, control=control, steps=200, batch=16, lr=1e-2)
+    history = train_mask_model(model, images, labels, control=control, steps=400, batch=16, lr=1e-2)
     assert torch.equal(state, torch.random.get_rng_state())
     after = mask_statistics(model, images, labels, regions)
     assert before.area.min() > 0.8
@@ -396,7 +405,7 @@ def test_training_hides_pixels_and_keeps_the_class():
     last = history[-1]
     want = last.cross_entropy + last.beta * (last.vae - last.entropy)
     assert last.loss == pytest.approx(want, rel=1e-3, abs=1e-4)
-    assert (len(history), last.step, last.beta) == (200, 200, 3e-3)
+    assert (len(history), last.step, last.beta) == (400, 400, 3e-3)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -413,15 +422,39 @@ def test_training_is_seeded(objective):
     assert runs[0][0].step == 1
 
 
-def test_a_warm_up_changes_the_classifier_only():
-    images, labels, _ = corner_task(128)
-    model = MaskModel(SMALL, channels=1, classes=2)
+def test_a_warm_up_teaches_the_classifier_and_begins_the_mask_with_it():
+    images, labels, _ = corner_task(256)
+    model = MaskModel(ARCHITECTURES["mnist"], channels=1, classes=2)
+    images = torch.nn.functional.interpolate(images, size=28)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    warm_up_classifier(model, images, labels, steps=60, batch=16, lr=1e-2)
+    warm_up_classifier(model, images, labels, steps=80, batch=16, lr=1e-2)
+    last = ("mask.steps.15.weight", "mask.steps.15.bias")
     for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]) != name.startswith("classifier."), name
-    whole = model.classify(images, torch.ones_like(images))
-    assert (whole.argmax(1) == labels).float().mean() > 0.9
+        learnt = name.startswith(("classifier.", "mask.")) and name not in last
+        assert torch.equal(value, before[name]) != learnt, name
+    whole = torch.ones_like(images)
+    assert (model.classify(images, whole).argmax(1) == labels).float().mean() > 0.9
+    half = list(model.classifier.steps)[:8]  # four convolutions with their rectifiers
+    seen, own = masked(images, whole), images
+    for step, mine in zip(half, model.mask.steps, strict=False):
+        seen, own = step(seen), mine(own)
+    torch.testing.assert_close(own, seen)
+    logits = model.mask_logits(images)
+    assert logits.std() < 0.5  # the last layer is as it was: mostly open
+    assert logits.mean() > 1
+
+
+def test_a_settled_network_is_even():
+    net = LineNet("C314 C324 Avg FC2", (1, 12, 12))
+    x = 0.1 * torch.rand(64, 1, 12, 12)
+    settle(net, x)
+    for step in net.steps:
+        out = step(x)
+        if hasattr(step, "weight"):
+            flat = out.transpose(0, 1).flatten(1)
+            torch.testing.assert_close(flat.mean(1), torch.full_like(flat[:, 0], 0.5))
+            torch.testing.assert_close(flat.std(1), torch.ones_like(flat[:, 0]))
+        x = out
 
 
 def test_areas_that_tell_the_class_are_found_out():
@@ -452,6 +485,7 @@ def test_statistics_of_a_mask_that_is_known():
         (lambda: MaskOptions(objective="cmi", randomise=True), "randomise=False"),
         (lambda: MaskOptions(variance=0.0), "positive"),
         (lambda: BetaControl(target=0.0), "target positive"),
+        (lambda: BetaControl(rate=0.9), "rate is 1 or more"),
         (lambda: LineNet("C3216 D4", (1, 28, 28)), "'D4'"),
         (lambda: LineNet("C3216 C3216", (1, 5, 5)), "does not fit"),
         (lambda: LineNet("FC10 S3", (4,)), "multiple of 9"),

@@ -20,7 +20,6 @@ from attrib.models.probe import noise as probe_image
 __all__ = ["AttachedAIB", "load_attached"]
 
 KIND = "attached-aib"
-OPTIONS = ("latent", "anchors", "layer", "modulation")
 
 
 @final

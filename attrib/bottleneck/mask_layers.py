@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from attrib.errors import InputError
 
-__all__ = ["LineNet", "receptive_field"]
+__all__ = ["LineNet", "receptive_field", "settle"]
 
 TOKEN = re.compile(r"(Cs|C|T)([1-9])([1-9])(\d+)|(FC|R|Pad|S)(\d+)|(R|Avg)|(\|)")
 SLOPE = 0.2
@@ -128,6 +128,26 @@ def _begin(module: nn.Module) -> None:
             fan = round(module.in_channels * taps)
         nn.init.normal_(module.weight, std=math.sqrt(2 / max(1, fan)))
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def settle(net: LineNet, x: Tensor, *, last: bool = True) -> None:
+    """Give every unit a mean of a half and a variance of one on some inputs, before its rectifier.
+
+    Args:
+        net: Its weights and biases are changed, layer by layer.
+        x: A few hundred inputs.
+        last: Change the last layer too.
+    """
+    weighty = [step for step in net.steps if isinstance(step, nn.Conv2d | nn.Linear)]
+    size = x.shape[2:]
+    for step in net.steps:
+        if isinstance(step, nn.Conv2d | nn.Linear) and (last or step is not weighty[-1]):
+            out = step(x).transpose(0, 1).flatten(1)
+            mean, std = out.mean(1), out.std(1).clamp(min=1e-4)
+            step.weight.div_(std.view(-1, *[1] * (step.weight.ndim - 1)))
+            step.bias.copy_(0.5 - mean / std)  # type: ignore[union-attr]
+        x = _resized(x, step.size or size) if isinstance(step, _Resize) else step(x)
 
 
 class _Resize(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -179,6 +180,26 @@ class MaskModel(nn.Module):
             architecture.classifier, (channels + 1, *grid), outputs=classes, relu6=True
         )
         self.autoencoders = nn.ModuleDict(_autoencoders(architecture, channels, classes, options))
+
+    @torch.no_grad()
+    def begin_mask(self) -> None:
+        """Give the mask network's first layers the classifier's weights, as far as they are alike.
+
+        Its first layer takes those of the picture's channels, and what an open mask adds as bias.
+        """
+        own, others = (
+            [step for step in net.steps if isinstance(step, nn.Conv2d)]
+            for net in (self.mask, self.classifier)
+        )
+        for index, (mine, given) in enumerate(zip(own, others, strict=False)):
+            weight, bias = given.weight, cast(Tensor, given.bias)
+            if index == 0:
+                bias = bias + weight[:, self.channels :].sum((1, 2, 3))
+                weight = weight[:, : self.channels]
+            if mine.weight.shape != weight.shape or mine is own[-1]:
+                break
+            mine.weight.copy_(weight)
+            cast(Tensor, mine.bias).copy_(bias)
 
     def mask_logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         """Return the logit of the probability that a pixel is seen."""
