@@ -166,7 +166,7 @@ def test_frequencies_written_out(size, radius, keep):
     for one, other in zip(before.numpy(), after.numpy(), strict=True):
         want = literal_frequencies(one, radius, keep)
         assert np.abs(other - want).max() <= 1
-        assert (other != want).mean() < 0.01  # halves that rounding puts on either side
+        assert (other != want).mean() < 0.02  # halves that rounding puts on either side
 
 
 def test_waves_pass_on_one_side_of_the_radius():
