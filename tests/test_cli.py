@@ -10,7 +10,7 @@ import attrib
 from attrib.cli import app
 from attrib.cli.demo import methods
 from attrib.datasets.scenes import Scenes
-from attrib.methods import FAMILIES
+from attrib.methods import FAMILIES, METHODS
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,8 @@ def test_methods_and_models():
     assert "region=4, border='full'" in text
     for family in FAMILIES:
         assert f"{family}:\n" in text
+    for name in METHODS:
+        assert f"\n  {name} " in text
     rows = json.loads(run("methods", "--json").output)
     assert {row["name"] for row in rows} == set(attrib.METHODS)
     assert "torchvision/vgg16" in run("models", "vgg16").output.split()

@@ -40,6 +40,7 @@ class IBMask(Method):
 
     name = "ib-mask"
     summary = "mask of a network trained to hide what the class does not need; needs weights"
+    family = "bottlenecks"
     unit = "probability"
     needs_class_maps = False
     needs_weights = True
