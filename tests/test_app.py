@@ -123,10 +123,12 @@ def test_large_files_and_pictures_are_refused_before_they_are_decoded(upload, mo
     with pytest.raises(ImageError, match="save it smaller"):
         read_upload(upload, AppOptions(max_megabytes=size * 0.99))
     monkeypatch.setattr(Image.Image, "load", None)
-    with pytest.raises(ImageError, match="160"):
+    with pytest.raises(ImageError, match="160") as refused:
         read_upload(upload, AppOptions(max_megapixels=0.0191))
+    assert str(upload.parent) not in str(refused.value)
     monkeypatch.undo()
-    assert read_upload(upload, AppOptions(max_megapixels=0.0192)).pixels.shape == (3, 120, 160)
+    picture = read_upload(upload, AppOptions(max_megapixels=0.0192))
+    assert (picture.name, tuple(picture.pixels.shape)) == ("scene.png", (3, 120, 160))
 
 
 def test_predictions_are_the_models_own(studio, upload):
@@ -209,6 +211,16 @@ def test_what_is_drawn_follows_what_is_asked_for(answer):
         return bytes(figure.canvas.buffer_rgba())
 
     assert len({pixels(*p) for p in ((), ("heatmap",), ("mask",), ("box",))}) == 4
+
+
+def test_large_pictures_are_drawn_small(studio):
+    scene = attrib.read_image(Scenes(length=1, size=(640, 1280), seed=4)[0].image)
+    answer = studio.explain(scene, "demo", "", ["cam"])
+    axis = next(a for a in draw(answer).axes if a.get_title())
+    assert axis.get_images()[0].get_array().shape[:2] == (320, 640)
+    x0, y0, x1, y1 = answer.explanations["cam"].box
+    drawn = axis.patches[0].get_bbox().extents + 0.5
+    assert drawn.tolist() == pytest.approx([x0 / 2, y0 / 2, x1 / 2, y1 / 2], abs=0.5)
 
 
 def test_a_zip_holds_what_save_writes_and_old_ones_go(answer, tmp_path):

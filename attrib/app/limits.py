@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -55,7 +55,7 @@ class AppOptions:
     methods: tuple[str, ...] = ()
     allow_models: bool = False
     max_megabytes: float = 10
-    max_megapixels: float = 25
+    max_megapixels: float = 12
     timeout: float = 60
     concurrency: int = 1
     queue: int = 16
@@ -109,13 +109,16 @@ def read_upload(path: str | Path, options: AppOptions) -> Picture:
     Raises:
         ImageError: the file is too large, has too many pixels, or is no picture.
     """
-    size = Path(path).stat().st_size / 1e6
+    path = Path(path)
+    size = path.stat().st_size / 1e6
     if size > options.max_megabytes:
         raise ImageError(
             f"the file has {size:.1f} MB, this page takes up to {options.max_megabytes:g} MB; "
             "save it smaller"
         )
-    return read_image(path, max_pixels=int(options.max_megapixels * 1e6))
+    content = path.read_bytes()  # so that no message says where the server keeps it
+    picture = read_image(content, max_pixels=int(options.max_megapixels * 1e6))
+    return replace(picture, name=path.name)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ START = ("infocam+", "gradcam", "layercam")
 """Methods that are chosen at the start, where they are offered."""
 STATE_AGE = 1800
 """Seconds after which the answer of a visitor who left is forgotten, and the files deleted."""
-SESSIONS = 64
+SESSIONS = 16
 """Visitors whose answers are remembered."""
 DPI = 110
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 import zipfile
@@ -12,6 +13,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, cast
 
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.nn import functional as F
+
 from attrib.app.limits import AppOptions, deadline, held
 from attrib.errors import InputError, ModelError, TargetError
 from attrib.explain import Explainer
@@ -19,7 +25,7 @@ from attrib.explanation import Explanation
 from attrib.images import Picture, preprocess
 from attrib.localize import localize
 from attrib.models import SpatialClassifier, load_model, split
-from attrib.report import Panel, figure
+from attrib.report import Box, Panel, figure
 from attrib.surgery import dtype_of
 
 if TYPE_CHECKING:
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Studio", "cut", "draw", "pack"]
 
 COLUMNS = 4
+SIDE = 640
+"""Longest side of a picture on the page, in pixels."""
 TOP = 10
 """Classes that are listed with their probability."""
 FILE_AGE = 600
@@ -168,14 +176,23 @@ def draw(answer: Answer, parts: Sequence[str] = ("heatmap", "mask", "box")) -> F
 
 
 def _panel(spec: str, explanation: Explanation, parts: Sequence[str]) -> Panel:
-    status = explanation.localization.status[0]
+    """Draw no more pixels than a page shows, whatever the picture's size."""
+    status, box = explanation.localization.status[0], explanation.box
+    image, mask = explanation.picture.pixels, explanation.mask
+    scale = min(1.0, SIDE / max(mask.shape))
+    small_box = box and cast(Box, tuple(round(v * scale) for v in box))
     return Panel(
-        image=explanation.picture.pixels,
-        heatmap=explanation.heatmap if "heatmap" in parts else None,
-        mask=explanation.mask if "mask" in parts else None,
-        box=explanation.box if "box" in parts else None,
+        image=_shrunk(image, scale).round().to(torch.uint8),
+        heatmap=_shrunk(explanation.heatmap[None], scale)[0] if "heatmap" in parts else None,
+        mask=_shrunk(mask[None], scale)[0] >= 0.5 if "mask" in parts else None,
+        box=small_box if "box" in parts else None,
         title=spec if status == "ok" else f"{spec}: the map is {status}",
     )
+
+
+def _shrunk(x: Shaped[Tensor, "k H W"], scale: float) -> Float[Tensor, "k h w"]:
+    size = [max(1, round(length * scale)) for length in x.shape[1:]]
+    return F.interpolate(x[None].float(), size, mode="area")[0]
 
 
 def pack(answer: Answer, folder: Path) -> Path:
@@ -202,5 +219,4 @@ def pack(answer: Answer, folder: Path) -> Path:
 def _prune(folder: Path) -> None:
     for path in folder.glob("*/attrib.zip"):
         if time.time() - path.stat().st_mtime > FILE_AGE:
-            path.unlink(missing_ok=True)
-            path.parent.rmdir()
+            shutil.rmtree(path.parent, ignore_errors=True)  # another request may be at it

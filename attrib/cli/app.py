@@ -26,7 +26,7 @@ def run(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 7860,
     max_megabytes: Annotated[float, typer.Option(help="Largest file that is taken.")] = 10,
-    max_megapixels: Annotated[float, typer.Option(help="Largest picture that is taken.")] = 25,
+    max_megapixels: Annotated[float, typer.Option(help="Largest picture that is taken.")] = 12,
     timeout: Annotated[float, typer.Option(help="Seconds after which a request ends.")] = 60,
     concurrency: Annotated[int, typer.Option(help="Requests at once; others queue.")] = 1,
     queue: Annotated[int, typer.Option(help="Requests that may wait.")] = 16,
