@@ -251,7 +251,7 @@ def test_what_takes_too_long_ends_with_the_model_as_it_was(upload):
     assert studio.predict(picture, "demo")
 
 
-def test_the_deadline_speaks_once_and_is_gone_afterwards():
+def test_the_deadline_leaves_time_to_clear_up_and_is_gone_afterwards():
     cleaned = []
 
     def work():
@@ -265,6 +265,21 @@ def test_the_deadline_speaks_once_and_is_gone_afterwards():
         work()
     assert cleaned
     assert torch.ones(2).sum() == 2
+
+
+def test_who_swallows_the_deadline_meets_it_again():
+    caught = []
+
+    def work():
+        while len(caught) < 2:
+            try:
+                torch.ones(2).sum()
+            except DeadlineError as error:
+                caught.append(error)
+
+    with deadline(0.01):
+        work()
+    assert len(caught) == 2
 
 
 def test_waiting_for_a_model_counts():

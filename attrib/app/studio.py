@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import interpolate
 
 from attrib.app.limits import AppOptions, deadline, held
 from attrib.errors import InputError, ModelError, TargetError
@@ -192,7 +192,7 @@ def _panel(spec: str, explanation: Explanation, parts: Sequence[str]) -> Panel:
 
 def _shrunk(x: Shaped[Tensor, "k H W"], scale: float) -> Float[Tensor, "k h w"]:
     size = [max(1, round(length * scale)) for length in x.shape[1:]]
-    return F.interpolate(x[None].float(), size, mode="area")[0]
+    return interpolate(x[None].float(), size, mode="area")[0]
 
 
 def pack(answer: Answer, folder: Path) -> Path:
