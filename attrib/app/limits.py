@@ -128,7 +128,8 @@ def deadline(seconds: float) -> Iterator[Callable[[], float]]:
     """Stop what runs inside at its first torch call after some seconds.
 
     The error comes from within the call, so that everything on the way out is undone as after any
-    other error; a second is left for that before it is raised again. Compiled code and loading of models are not interrupted.
+    other error; a second is left for that before it is raised again. Compiled code and loading of
+    models are not interrupted.
 
     Yields:
         What tells the seconds left.
