@@ -9,6 +9,7 @@ AttribError
 ├── ModelError (RuntimeError)
 │   ├── SplitError                 no feature map or no head to put class maps on
 │   └── WeightsError               weights that cannot be fetched, read or fitted
+├── DeadlineError (TimeoutError)   a request that takes longer than it may
 ├── OutputError (OSError)          a file that cannot be written
 └── MissingExtraError (ImportError) an optional dependency; says what to install
 
@@ -25,6 +26,7 @@ from collections.abc import Iterable
 __all__ = [
     "AttribError",
     "AttribWarning",
+    "DeadlineError",
     "DegenerateMapWarning",
     "ImageError",
     "InputError",
@@ -80,6 +82,10 @@ class SplitError(ModelError):
 
 class WeightsError(ModelError):
     """Weights cannot be fetched, read or fitted to the model."""
+
+
+class DeadlineError(AttribError, TimeoutError):
+    """A request takes longer than it may."""
 
 
 class OutputError(AttribError, OSError):

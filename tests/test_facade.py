@@ -11,7 +11,7 @@ ROOT = Path(attrib.__file__).parent
 ROOMS = (
     "errors files journal types registry surgery calls images models localize bottleneck "
     "information methods metrics datasets targets report explanation explain compare seeds "
-    "evaluate fit cli"
+    "evaluate fit app cli"
 ).split()
 
 

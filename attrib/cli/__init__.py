@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from attrib.cli import app as web
 from attrib.cli import compare, demo, evaluate, explain, fit, listing, seeds
 from attrib.cli.memory import keep_freed_memory
 from attrib.errors import AttribError
@@ -24,6 +25,7 @@ app.command("explain")(explain.run)
 app.command("compare")(compare.run)
 app.command("seeds")(seeds.run)
 app.command("demo")(demo.run)
+app.command("app")(web.run)
 app.command("methods")(listing.methods)
 app.command("models")(listing.models)
 evaluate.app.command("faithfulness")(compare.faithfulness)
