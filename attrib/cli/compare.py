@@ -12,9 +12,11 @@ from attrib.cli.options import (
     BatchSize,
     Device,
     FitOption,
+    JsonFile,
     Labels,
     ModelName,
     NumClasses,
+    Split,
     Weights,
 )
 
@@ -43,7 +45,6 @@ Dataset = Annotated[
     str | None, typer.Option("--dataset", help="voc, coco, cub or folder, instead of pictures.")
 ]
 Root = Annotated[Path | None, typer.Option(help="Folder of the data set.")]
-Split = Annotated[str | None, typer.Option(help="Part of the data set.")]
 Classes = Annotated[
     str, typer.Option("--targets", help="Which class to explain: predicted, or a data set's true.")
 ]
@@ -52,7 +53,6 @@ Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.")]
 Work = Annotated[
     Path | None, typer.Option(help="Folder that keeps what is done; repeat the command to go on.")
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write this file.")]
 MultiLabel = Annotated[
     bool | None, typer.Option(help="The model has independent outputs; as it says if left.")
 ]

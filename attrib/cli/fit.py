@@ -20,6 +20,7 @@ from attrib.cli.options import (
     TensorBoard,
     Weights,
     labelled_dataset,
+    print_terms,
 )
 from attrib.fit import AttentionConfig, FitConfig, MaskConfig
 
@@ -211,14 +212,8 @@ def aib(
     split_model = attrib.split(loaded)
     data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
     report = fit_attention(split_model, data, out=out, config=config, tensorboard=tensorboard)
-    _print_terms(report)
+    print_terms(report)
     typer.echo(f"""explain with --method "aib(weights='{out / FILE}')\"""")
-
-
-def _print_terms(report: dict[str, Any]) -> None:
-    for number, epoch in enumerate(report["history"], 1):
-        terms = "   ".join(f"{key} {value:.4f}" for key, value in epoch.items())
-        typer.echo(f"epoch {number:3}   {terms}")
 
 
 @app.command("ib-mask")
@@ -310,5 +305,5 @@ def ib_mask(
     split_model = attrib.split(loaded, need=need)  # type: ignore[arg-type]
     data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
     report = fit_mask(split_model, data, out=out, config=config, tensorboard=tensorboard)
-    _print_terms(report)
+    print_terms(report)
     typer.echo(f"""explain with --method "ib-mask(weights='{out / FILE}')\"""")

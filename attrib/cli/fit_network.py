@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attrib.cli.options import Bfloat16, Device, Root, TensorBoard
+from attrib.cli.options import Bfloat16, Device, Root, TensorBoard, print_terms
 from attrib.fit import NetworkConfig
 
 __all__ = ["aib_network"]
@@ -90,9 +90,7 @@ def aib_network(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         tensorboard=tensorboard,
     )
-    for number, epoch in enumerate(report["history"], 1):
-        terms = "   ".join(f"{key} {value:.4f}" for key, value in epoch.items())
-        typer.echo(f"epoch {number:3}   {terms}")
+    print_terms(report)
     if report["error"] is not None:
         typer.echo(f"top-1 error {report['error']:.2f} %")
     typer.echo(f"wrote {out}; use it as --model {PREFIX}{out / NETWORK}")

@@ -28,6 +28,7 @@ __all__ = [
     "TensorBoard",
     "Weights",
     "labelled_dataset",
+    "print_terms",
     "write_json",
 ]
 
@@ -87,6 +88,13 @@ def write_json(result: dict[str, Any], path: Path | None) -> None:
     if path is not None:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def print_terms(report: dict[str, Any]) -> None:
+    """Print the mean of every term of a training's loss, a line per epoch."""
+    for number, epoch in enumerate(report["history"], 1):
+        terms = "   ".join(f"{key} {value:.4f}" for key, value in epoch.items())
+        typer.echo(f"epoch {number:3}   {terms}")
 
 
 def labelled_dataset(
