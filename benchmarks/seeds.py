@@ -4,7 +4,8 @@
 per method as it is done; `--json FILE` adds each row to a file. What is counted of each picture is
 kept in `--work FOLDER`, so that a run that is stopped goes on, and one over every fourth picture is
 part of one over all. Seconds are of the median picture: from the decoded picture to maps at its
-size, and for the refinement alone.
+size, and for the refinement alone; they are seconds of processor time, so that with one thread
+(`--threads 1`) whatever else the machine does counts little.
 """
 
 from __future__ import annotations
@@ -142,14 +143,14 @@ def count(maker: SeedMaker, data: LabelledDataset, index: int) -> dict[str, np.n
     sample, truth = data[index], data.mask(index)
     read = maker.read(sample)
     plain, refined = (SeedSweep(len(data.labels), SWEEP) for _ in range(2))
-    started = time.perf_counter()
+    started = time.process_time()
     maps = maker(sample, *read).maps
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     plain.update(maps.high_res, maps.keys, truth)
-    started = time.perf_counter()
+    started = time.process_time()
     image = read_image(sample.picture).pixels[None].float()
     better = pamr(image, maps.high_res[None])[0]
-    refining = time.perf_counter() - started
+    refining = time.process_time() - started
     refined.update(better, maps.keys, truth)
     return {
         "plain": plain.counts.numpy(),
