@@ -16,6 +16,7 @@ from PIL import Image
 
 import attrib
 from attrib.datasets.scenes import Scenes
+from attrib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 PYTHON = ["models", "seeds", "bottlenecks", "faithfulness", "compare", "wsol"]
@@ -98,7 +99,18 @@ def test_doctests(name):
 
 
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_method_has_a_page():
+    pages = {page.stem for page in (ROOT / "docs" / "methods").glob("*.md")}
+    assert pages == set(METHODS)
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for name in METHODS:
+        page = (ROOT / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+        assert f"methods/{name}.md" in contents
+        assert f"::: {METHODS[name].__module__}.{METHODS[name].__qualname__}\n" in page
+        assert "<!-- picture -->" in page

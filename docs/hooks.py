@@ -1,0 +1,92 @@
+"""What the documentation's build adds: pictures of the methods, and equations as MathML.
+
+The pictures are made by the demo model; MathML needs no script, and so no network, to be read.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import io
+import re
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+import attrib
+from attrib.datasets.scenes import CLASSES, Scene, Scenes
+from attrib.methods import METHODS
+from attrib.report import Panel, figure
+
+MARK = "<!-- picture -->"
+INLINE = r'<span class="arithmatex">\\\((.*?)\\\)</span>'
+BLOCK = r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>'
+SPECS = {
+    "rib": "rib(lr=1e-3, train_from=4, scales=(1.0, 1.5), loss_scales=(1.0, 1.5))",
+    "fuse": "fuse(layers=('features.stage2', 'features.stage3'))",
+}
+"""Where the defaults are for networks much larger than the demo's."""
+NOT_HERE = {
+    "rollout": "The demo model is no transformer, so there is no picture here.",
+    "generic-attention": "The demo model is no transformer, so there is no picture here.",
+    "aib": "It needs trained weights, so there is no picture here.",
+    "ib-mask": "It needs trained weights, so there is no picture here.",
+}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add a picture per method."""
+    for name in METHODS:
+        if name not in NOT_HERE:
+            files.append(File.generated(config, f"methods/assets/{name}.png", content=draw(name)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Put a method's picture, or the reason why there is none, into its page."""
+    name = page.file.src_uri.removeprefix("methods/").removesuffix(".md")
+    if MARK not in markdown:
+        return markdown
+    if name in NOT_HERE:
+        return markdown.replace(MARK, f"*{NOT_HERE[name]}*")
+    caption = (
+        f"*`{SPECS.get(name, name)}` on rendered scenes, whose classes are told by a small head. "
+        "White: the object; blue: the box.*"
+    )
+    return markdown.replace(MARK, f"![{name} on three scenes](assets/{name}.png)\n\n{caption}")
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Turn every equation into MathML, which browsers draw by themselves."""
+    content = re.sub(INLINE, lambda m: _mathml(m[1], "inline"), content, flags=re.DOTALL)
+    return re.sub(BLOCK, lambda m: _mathml(m[1], "block"), content, flags=re.DOTALL)
+
+
+def _mathml(latex: str, display: str) -> str:
+    return convert(html.unescape(latex), display=display)
+
+
+def draw(name: str) -> bytes:
+    """Draw three scenes, each beside what a method finds in it."""
+    explainer = attrib.Explainer(model(), SPECS.get(name, name))
+    row = []
+    for scene in scenes():
+        found = explainer.explain(scene.image, scene.label)
+        row.append(Panel(image=scene.image, truth=scene.box, title=CLASSES[scene.label]))
+        row.append(Panel(image=scene.image, heatmap=found.heatmap, box=found.box, truth=scene.box))
+    file = io.BytesIO()
+    figure([row], size=1.6).savefig(file, format="png", dpi=90)
+    return file.getvalue()
+
+
+@functools.cache
+def model() -> Any:
+    return attrib.load_model("demo", device="cpu")
+
+
+@functools.cache
+def scenes() -> list[Scene]:
+    data = Scenes(length=3, size=160, seed=0)
+    return [data[i] for i in range(len(data))]
