@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 import attrib
-from attrib.errors import InputError, SpecError, TargetError, UnknownNameError
+from attrib.errors import InputError, MemoryWarning, SpecError, TargetError, UnknownNameError
 from attrib.methods import resolve
 from attrib.metrics import (
     METRICS,
@@ -474,7 +474,9 @@ def test_a_chunk_that_does_not_fit_is_halved():
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     classifier.model.register_forward_pre_hook(refuse)
-    torch.testing.assert_close(Deletion(steps=5)(classifier, batch, maps, PAIRS), want)
+    with pytest.warns(MemoryWarning, match="going on with batch="):
+        found = Deletion(steps=5)(classifier, batch, maps, PAIRS)
+    torch.testing.assert_close(found, want)
     assert max(sizes) > 4
     assert max(sizes[-3:]) <= 4
 

@@ -14,7 +14,12 @@ __all__ = ["in_steps"]
 
 
 def in_steps(
-    total: int, batch: int, step: Callable[[slice, int], Tensor], *, rows: int | None = None
+    total: int,
+    batch: int,
+    step: Callable[[slice, int], Tensor],
+    *,
+    rows: int | None = None,
+    option: bool = True,
 ) -> list[Tensor]:
     """Call `step` until all rows are done; with half the batch from where memory ran out.
 
@@ -23,6 +28,7 @@ def in_steps(
         batch: Pictures that a forward pass takes.
         step: Does some rows, with at most so many pictures in a forward pass.
         rows: How many it gets, at most; `batch` if left.
+        option: Whether the caller has an option `batch`, which the warning then names.
     """
     out: list[Tensor] = []
     start = 0
@@ -33,18 +39,18 @@ def in_steps(
         except torch.OutOfMemoryError:
             if batch == 1:
                 raise
-            batch = _halved(batch)
+            batch = _halved(batch, option)
             continue
         start = part.stop
     return out
 
 
-def _halved(batch: int) -> int:
+def _halved(batch: int, option: bool) -> int:
     torch.cuda.empty_cache()
     half = batch // 2
+    advice = f". Give the method's option batch={half} to start there" if option else ""
     warnings.warn(
-        f"the device ran out of memory; going on with batch={half} instead of {batch}. Give the "
-        f"method's option batch={half} to start there",
+        f"the device ran out of memory; going on with batch={half} instead of {batch}{advice}",
         MemoryWarning,
         stacklevel=2,
     )

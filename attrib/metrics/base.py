@@ -13,6 +13,7 @@ from torch import Tensor
 from attrib import surgery
 from attrib.errors import InputError, TargetError
 from attrib.localize import status_of, to_source
+from attrib.methods.memory import in_steps
 from attrib.models import SpatialClassifier
 from attrib.models.anatomy import logits_of
 from attrib.registry import Registry, check_fields
@@ -150,7 +151,7 @@ def ask(
 ) -> Float[Tensor, "n s"]:
     """Score each pair's class on a number of variants of its picture, in chunks.
 
-    A chunk that the device has no room for is halved.
+    A chunk that the device has no room for is halved, with a `MemoryWarning`.
 
     Args:
         classifier: The model; run in evaluation mode and without gradients.
@@ -161,20 +162,16 @@ def ask(
         score: What is asked.
     """
     total = len(targets) * variants
-    out = images.new_zeros(total, dtype=torch.float32)
-    start, size = 0, max(1, CHUNK_VALUES // images[0].numel()) if total else 0
-    while start < total:
-        part = torch.arange(start, min(start + size, total), device=images.device)
-        pair, variant = part // variants, part % variants
-        try:
-            out[part] = _asked(classifier, change(pair, variant), targets.label[pair], score)
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size //= 2
-            continue
-        start += len(part)
-    return out.view(len(targets), variants)
+    if not total:
+        return images.new_zeros(len(targets), variants, dtype=torch.float32)
+
+    def step(part: slice, _batch: int) -> Tensor:
+        row = torch.arange(part.start, part.stop, device=images.device)
+        pair = row // variants
+        return _asked(classifier, change(pair, row % variants), targets.label[pair], score)
+
+    size = max(1, CHUNK_VALUES // images[0].numel())
+    return torch.cat(in_steps(total, size, step, option=False)).view(len(targets), variants)
 
 
 def _asked(
