@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import attrib.models
-from attrib.datasets import scenes
+from attrib.datasets import scene_creatures, scenes
 from attrib.datasets.scenes import CLASSES, Scene, Scenes
 from attrib.errors import InputError
 from attrib.models.demo_net import DemoNet, demo_config, load_demo
@@ -64,13 +64,13 @@ def test_clutter_changes_the_background_only():
     ("kinship", "least", "most"), [(0.0, 0, 30), (0.5, 40, 75), (1.0, 100, 100)]
 )
 def test_kinship_is_how_often_body_and_head_match(monkeypatch, kinship, least, most):
-    drawn, creature = [], scenes._creature
+    drawn, creature = [], scenes.creature
 
     def spy(rng, head, build, hue):
         drawn.append((head, build))
         return creature(rng, head, build, hue)
 
-    monkeypatch.setattr(scenes, "_creature", spy)
+    monkeypatch.setattr(scenes, "creature", spy)
     labels = [CLASSES[scene.label] for scene in Scenes(length=100, kinship=kinship)]
     assert labels == [head for head, _ in drawn]
     assert least <= sum(head == build for head, build in drawn) <= most
@@ -93,7 +93,7 @@ def test_mask_is_where_a_white_and_a_black_background_look_alike(monkeypatch):
         def flat(rng, height, width, hue, clutter):
             return np.full((height, width, 3), value, np.float32)
 
-        monkeypatch.setattr(scenes, "_background", flat)
+        monkeypatch.setattr(scenes, "background", flat)
         return [s.image[0].float() for s in Scenes(length=20)]
 
     for scene, white, black in zip(Scenes(length=20), on(255), on(0), strict=True):
@@ -103,13 +103,13 @@ def test_mask_is_where_a_white_and_a_black_background_look_alike(monkeypatch):
 
 
 def test_part_is_what_changes_when_the_head_is_painted_over(monkeypatch):
-    data, head = Scenes(length=12, size=256), scenes._head
+    data, head = Scenes(length=12, size=256), scene_creatures._head
     plain = list(data)
 
     def green(*args):
         return [shape._replace(colour=(0.0, 255.0, 0.0)) for shape in head(*args)]
 
-    monkeypatch.setattr(scenes, "_head", green)
+    monkeypatch.setattr(scene_creatures, "_head", green)
     for before, after in zip(plain, data, strict=True):
         changed = (before.image.int() - after.image.int()).abs().amax(0) > 20
         near = cv2.dilate(before.part.numpy().astype(np.uint8), np.ones((5, 5))) > 0
