@@ -22,7 +22,7 @@ from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
 
-__all__ = ["evaluate_saved_maps", "evaluate_wsol"]
+__all__ = ["evaluate_saved_maps", "evaluate_wsol", "origin_of", "rank_of"]
 
 SCHEMA = "attrib.wsol/2"
 
@@ -60,7 +60,7 @@ def evaluate_wsol(
         InputError: classes that the model has not, or a picture without what a protocol needs.
     """
     chosen = _several(protocols)
-    origin = _origin(explainer, dataset)
+    origin = origin_of(explainer, dataset)
     if save_maps is not None:
         write_origin(Path(save_maps), origin)
     best = None
@@ -137,7 +137,7 @@ def _several(protocols: WsolProtocol | Sequence[WsolProtocol]) -> list[WsolProto
     return several
 
 
-def _origin(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
+def origin_of(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
     explainer.check_labels(dataset.name, dataset.labels)
     classifier = explainer.classifier
     return {
@@ -197,7 +197,7 @@ def _explain(explainer: Explainer, samples: list[BoxSample]) -> WsolBatch:
     labels = [sample.label for sample in samples]
     attribution = explainer(images, labels)
     return _batch(
-        samples, attribution.maps, frames, _rank(attribution.logits, attribution.targets.label)
+        samples, attribution.maps, frames, rank_of(attribution.logits, attribution.targets.label)
     )
 
 
@@ -214,7 +214,7 @@ def _batch(
     )
 
 
-def _rank(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
     """Count the classes that are more likely; of equals the one of lower index is."""
     own = logits.gather(1, label[:, None])
     before = torch.arange(logits.shape[1], device=logits.device) < label[:, None]
