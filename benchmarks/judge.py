@@ -1,9 +1,9 @@
 """Many methods on one data set: where their maps lie, what they say of the model, what they cost.
 
-`python benchmarks/judge.py --dataset cub --root CUB_200_2011 --model local-dir:FOLDER --work FOLDER`
+`python benchmarks/judge.py --dataset cub --root CUB_200_2011 --model local-dir:FOLDER --work work`
 prints a row per method as it is done; `--json FILE` keeps all figures. Maps and scores of each
-picture are kept in `--work`, so that a run that is stopped goes on, and one over every tenth
-picture is part of one over all; `attrib evaluate wsol --maps` reads the maps as well.
+picture are kept in the folder `--work`, so that a run that is stopped goes on, and one over every
+tenth picture is part of one over all; `attrib evaluate wsol --maps` reads the maps as well.
 
 Every method explains the true class, one picture at a time. Seconds are of processor time, for the
 explanation alone, of the median picture. A method that refuses the model is a row with its reason.
