@@ -29,7 +29,7 @@ from attrib.errors import AttribError
 from attrib.evaluate import evaluate_saved_maps
 from attrib.evaluate.wsol import origin_of, rank_of
 from attrib.evaluate.wsol_maps import write_maps, write_origin
-from attrib.files import replacing
+from attrib.files import replacing, writing
 from attrib.images import preprocess, read_image
 from attrib.journal import Journal, claim
 from attrib.metrics import WsolBatch, resolve_metric, wsol_protocols
@@ -134,8 +134,9 @@ def explained(
 ) -> list[dict[str, float]]:
     """Explain and score the pictures that are not done; return the scores of all."""
     origin = origin_of(explainer, data)
+    with writing(folder):
+        claim(folder, {"steps": steps, **origin})
     write_origin(folder / "maps", origin)
-    claim(folder, {"steps": steps, **origin})
     journal = Journal(folder, "1-of-1")
     with journal.open():
         done = journal.read()
