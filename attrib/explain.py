@@ -15,14 +15,14 @@ from attrib.errors import InputError
 from attrib.explanation import Explanation, ModelRecord
 from attrib.images import Picture, PictureLike, as_batch, preprocess, read_image
 from attrib.localize import localize
-from attrib.localize.heatmap import Normalize, Resize
+from attrib.localize.heatmap import Resize
 from attrib.localize.threshold import Rule
 from attrib.methods import TTA, Method, Smooth, resolve
 from attrib.models import SpatialClassifier, load_model, split
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
 from attrib.targets import TargetsLike, check_labels, classes_per_picture, resolve_targets
-from attrib.types import Attribution, Fit, Localization, ModelSpec, Targets
+from attrib.types import Attribution, Fit, Localization, ModelSpec, Normalize, Targets
 
 __all__ = ["Explainer", "as_classifier", "explain"]
 
@@ -102,7 +102,7 @@ class Explainer:
         *,
         threshold: float | Sequence[float] = 0.2,
         rule: Rule = "fraction",
-        normalize: Normalize = "minmax",
+        normalize: Normalize | None = None,
         resize: Resize = "bilinear",
         batch_size: int = 16,
         progress: bool | None = None,
@@ -115,7 +115,7 @@ class Explainer:
                 picture as its classes.
             threshold: Where heatmaps are cut, see `attrib.localize`.
             rule: How a threshold is read.
-            normalize: `"minmax"` or `"max"`.
+            normalize: `"minmax"` or `"max"`; None for what suits the method.
             resize: `"bilinear"`, `"bicubic"` or `"nearest"`.
             batch_size: Pictures per forward pass.
             progress: Show a bar; by default for more than a few pictures, on a terminal.
@@ -150,7 +150,7 @@ class Explainer:
         targets: list[list[int]] | None,
         threshold: float | Sequence[float],
         rule: Rule,
-        normalize: Normalize,
+        normalize: Normalize | None,
         resize: Resize,
     ) -> Iterator[Explanation]:
         classifier = self.classifier

@@ -149,6 +149,10 @@ TargetRule = Callable[[Tensor], Targets]
 """Chooses targets once the logits are known: a `Targets` itself, or e.g. the argmax."""
 
 
+Normalize = Literal["minmax", "max"]
+"""`minmax` maps the range of a map to [0, 1]; `max` cuts negative values off first."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attribution:
     """Raw maps, as a method made them: signed, not normalised, on the feature grid.
@@ -162,6 +166,8 @@ class Attribution:
         exact: The maps follow the method's equation; False on heads where it is approximated.
         input_size: `(h, w)` of the model input the grid covers.
         frames: One per image, where the input lies in its source picture; empty for bare tensors.
+        normalize: How the maps are brought to [0, 1], unless a user says otherwise: `"max"` where
+            0 says that a place does nothing, so that only what speaks for the class is localised.
     """
 
     maps: Float[Tensor, "n u v"]
@@ -172,6 +178,7 @@ class Attribution:
     exact: bool
     input_size: tuple[int, int]
     frames: tuple[Frame, ...] = ()
+    normalize: Normalize = "minmax"
 
     def __post_init__(self) -> None:
         if len(self.maps) != len(self.targets):

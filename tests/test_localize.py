@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -309,6 +311,16 @@ def test_rules():
     assert area(threshold=1e6, rule="absolute") == []
     assert area(rule="otsu") == [50]
     assert area(threshold=0.5, normalize="max") == [int((maps >= maps.max() / 2).sum())]
+
+
+def test_maps_in_which_zero_says_nothing():
+    """Against a large negative value all that is zero would lie in the upper half of the range."""
+    maps = torch.zeros(1, 10, 10)
+    maps[0, 1, 1], maps[0, 4:6, 5:8] = -9, 3
+    signed = replace(attribution(maps, size=(10, 10)), normalize="max")
+    assert localize(signed).boxes.tolist() == [[5, 4, 8, 6]]
+    assert localize(signed, normalize="minmax").boxes.tolist() == [[0, 0, 10, 10]]
+    assert localize(attribution(maps, size=(10, 10))).boxes.tolist() == [[0, 0, 10, 10]]
 
 
 @pytest.mark.parametrize(

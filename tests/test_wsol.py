@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -195,8 +196,9 @@ def test_scenes_end_to_end(demo):
     assert scores["infocam+"]["protocols"]["infocam"]["gt_known_loc"] > 0
 
 
-def test_saved_maps_score_the_same(demo, tmp_path):
-    explainer, val = attrib.Explainer(demo, "cam"), scenes(6, seed=4)
+@pytest.mark.parametrize("method", ["cam", "input-x-gradient"])
+def test_saved_maps_score_the_same(demo, tmp_path, method):
+    explainer, val = attrib.Explainer(demo, method), scenes(6, seed=4)
     options = {"interval": 0.1}
     made = evaluate_wsol(
         explainer, scenes(), wsol_protocols("all", **options), validation=val, every=3,
@@ -213,6 +215,27 @@ def test_saved_maps_score_the_same(demo, tmp_path):
     assert made["images"] == 8
     assert set(made["protocols"]) == set(PROTOCOLS)
     assert set(made["protocols"]["maxboxacc"]) >= {"fixed", "oracle", "validated"}
+
+
+def test_signed_maps_of_pixels_are_scored_by_their_positive_part(demo):
+    explainer, data = attrib.Explainer(demo, "input-x-gradient"), scenes(4)
+    protocols = [InfoCAMProtocol(), MaxBoxAcc(interval=0.1, resize="nearest")]
+    scored = evaluate_wsol(explainer, data, protocols)
+    by_hand = [InfoCAMProtocol(), MaxBoxAcc(interval=0.1, resize="nearest")]
+    for sample in (data[i] for i in range(len(data))):
+        answer = explainer.explain(sample.picture, sample.label)
+        maps, (frame,) = answer.attribution.maps, answer.attribution.frames
+        assert maps.min() < -0.25 * maps.max()
+        assert not torch.equal(*(infocam_boxes(m, frame.tensor) for m in (maps, maps.relu())))
+        rank = answer.attribution.logits.argmax(1) != sample.label
+        cut = batch(maps.relu(), [sample.boxes], rank.long() * 9)
+        for protocol in by_hand:
+            protocol.update(replace(cut, frames=(frame,)))
+    assert scored["normalize"] == "max"
+    for protocol in by_hand:
+        want = protocol.result()
+        found = scored["protocols"][protocol.name]
+        assert {k: found[k] for k in want} == want
 
 
 def test_maps_of_another_tool(demo, tmp_path):

@@ -21,7 +21,7 @@ from attrib.metrics.base import Explain, at_input
 from attrib.models import SpatialClassifier
 from attrib.models.anatomy import logits_of
 from attrib.targets import resolve_targets
-from attrib.types import Attribution, Frame, Targets
+from attrib.types import Attribution, Frame, Normalize, Targets
 
 __all__ = ["Item", "measure"]
 
@@ -192,18 +192,18 @@ def _shown(subject: Subject, item: Item, batch: _Batch, trials: dict[str, _Trial
         target=name(int(batch.pairs.label[rows[0]])) if len(rows) else "",
         top=tuple((name(c), v) for c, v in zip(classes.tolist(), values.tolist(), strict=True)),
         maps={
-            key: _small(trial.maps[rows[0]], batch.frames[i])
+            key: _small(trial.maps[rows[0]], batch.frames[i], subject.methods[key].normalize)
             for key, trial in trials.items()
             if trial.maps is not None and len(rows)
         },
     )
 
 
-def _small(raw: Float[Tensor, "u v"], frame: Frame) -> SmallMap:
+def _small(raw: Float[Tensor, "u v"], frame: Frame, how: Normalize) -> SmallMap:
     """Resample a map to the whole picture, small; what is not finite or constant becomes 0."""
     maps = to_source(raw[None].float().nan_to_num(), frame)
     seen = covered(frame, maps.device)
-    heat = _shrunk(normalize(maps, seen=seen)[0], MAP_SIDE)
+    heat = _shrunk(normalize(maps, how, seen)[0], MAP_SIDE)
     heat = heat / heat.amax().clamp(min=1e-12)
     return SmallMap(values=heat[0].mul(255).round().to(torch.uint8).cpu())
 

@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SmallMap:
-    """A heatmap of a whole picture, in 8 bits and small, brought to [0, 255] by its range."""
+    """A heatmap of a whole picture, in 8 bits and small, brought to [0, 255]."""
 
     values: UInt8[Tensor, "h w"]
 

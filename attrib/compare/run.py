@@ -239,7 +239,7 @@ def _facts(
 ) -> dict[str, Any]:
     """Everything that the results depend on."""
     return {
-        "schema": "attrib.comparison-job/1",
+        "schema": "attrib.comparison-job/2",
         "pictures": name,
         "list": digest(
             LabelledSample(id=s.id, picture=Path(s.id), labels=s.classes or ()) for s in sources

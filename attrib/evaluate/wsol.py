@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from attrib.images import preprocess, read_image
 from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
+from attrib.types import Normalize
 
-__all__ = ["evaluate_saved_maps", "evaluate_wsol"]
+__all__ = ["evaluate_saved_maps", "evaluate_wsol", "origin_of", "rank_of"]
 
 SCHEMA = "attrib.wsol/2"
 
@@ -60,7 +62,7 @@ def evaluate_wsol(
         InputError: classes that the model has not, or a picture without what a protocol needs.
     """
     chosen = _several(protocols)
-    origin = _origin(explainer, dataset)
+    origin = origin_of(explainer, dataset)
     if save_maps is not None:
         write_origin(Path(save_maps), origin)
     best = None
@@ -112,21 +114,20 @@ def evaluate_saved_maps(
         InputError: a map is missing or damaged, or a picture lacks what a protocol needs.
     """
     chosen, best = _several(protocols), None
-    origin = {"dataset": dataset.name, "model": None, "method": None, "exact": None}
-    origin |= made_by(Path(folder), dataset)
+    origin = _unknown(dataset) | made_by(Path(folder), dataset)
     if validation is not None:
         best, (place, split) = deepcopy(chosen), validation
-        made_by(Path(place), split)
+        other = _unknown(split) | made_by(Path(place), split)
         for batch in _read(Path(place), split, range(len(split)), batch_size, progress):
-            _feed(best, batch)
+            _feed(best, replace(batch, normalize=other["normalize"]))
     indices = _indices(dataset, every, limit)
     ranks, started = [], time.perf_counter()
     for batch in _read(Path(folder), dataset, indices, batch_size, progress):
-        _feed(chosen, batch)
+        _feed(chosen, replace(batch, normalize=origin["normalize"]))
         ranks.append(batch.rank)
     seconds = (time.perf_counter() - started) / len(indices)
-    other = None if validation is None else validation[1]
-    return _answer(origin, other, chosen, best, ranks, every, seconds)
+    chosen_on = None if validation is None else validation[1]
+    return _answer(origin, chosen_on, chosen, best, ranks, every, seconds)
 
 
 def _several(protocols: WsolProtocol | Sequence[WsolProtocol]) -> list[WsolProtocol]:
@@ -137,7 +138,8 @@ def _several(protocols: WsolProtocol | Sequence[WsolProtocol]) -> list[WsolProto
     return several
 
 
-def _origin(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
+def origin_of(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
+    """Say what makes maps, and of what; the classes must be the model's."""
     explainer.check_labels(dataset.name, dataset.labels)
     classifier = explainer.classifier
     return {
@@ -145,8 +147,15 @@ def _origin(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
         "model": classifier.spec.name,
         "method": format_spec(explainer.method),
         "exact": classifier.exact or not explainer.method.needs_class_maps,
+        "normalize": explainer.method.normalize,
         "made_by": ModelRecord(classifier, explainer.fit).to_dict(),
     }
+
+
+def _unknown(dataset: BoxDataset) -> dict[str, Any]:
+    """Say what is taken of maps in files that do not say what made them."""
+    unknown = dict.fromkeys(("model", "method", "exact"))
+    return {"dataset": dataset.name, **unknown, "normalize": "minmax"}
 
 
 def _indices(dataset: BoxDataset, every: int, limit: int | None) -> range:
@@ -196,13 +205,16 @@ def _explain(explainer: Explainer, samples: list[BoxSample]) -> WsolBatch:
     )
     labels = [sample.label for sample in samples]
     attribution = explainer(images, labels)
-    return _batch(
-        samples, attribution.maps, frames, _rank(attribution.logits, attribution.targets.label)
-    )
+    rank = rank_of(attribution.logits, attribution.targets.label)
+    return _batch(samples, attribution.maps, frames, rank, attribution.normalize)
 
 
 def _batch(
-    samples: list[BoxSample], maps: Tensor, frames: Sequence[Any], rank: Tensor | None
+    samples: list[BoxSample],
+    maps: Tensor,
+    frames: Sequence[Any],
+    rank: Tensor | None,
+    normalize: Normalize = "minmax",
 ) -> WsolBatch:
     return WsolBatch(
         ids=tuple(sample.id for sample in samples),
@@ -211,10 +223,11 @@ def _batch(
         boxes=tuple(sample.boxes for sample in samples),
         masks=tuple(sample.mask for sample in samples),
         rank=rank,
+        normalize=normalize,
     )
 
 
-def _rank(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
     """Count the classes that are more likely; of equals the one of lower index is."""
     own = logits.gather(1, label[:, None])
     before = torch.arange(logits.shape[1], device=logits.device) < label[:, None]

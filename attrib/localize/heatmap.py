@@ -14,13 +14,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attrib.errors import InputError
-from attrib.types import Frame, MapStatus
+from attrib.types import Frame, MapStatus, Normalize
 
-__all__ = ["Normalize", "Resize", "covered", "normalize", "status_of", "to_source"]
+__all__ = ["Resize", "covered", "normalize", "status_of", "to_source"]
 
 Resize = Literal["bilinear", "bicubic", "nearest"]
-Normalize = Literal["minmax", "max"]
-"""`minmax` maps the range of a map to [0, 1]; `max` cuts negative values off first."""
 
 FLAT = 1e-6
 """A map whose range is this small against its largest magnitude is constant but for rounding."""
@@ -98,7 +96,7 @@ def normalize(
 
     Args:
         maps: Finite maps.
-        how: See `Normalize`.
+        how: See `attrib.types.Normalize`.
         seen: Pixels that count; the rest become 0. All, if None.
 
     Returns:

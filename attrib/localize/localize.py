@@ -11,9 +11,9 @@ from torch import Tensor
 
 from attrib.errors import DegenerateMapWarning
 from attrib.localize.components import Components, largest_component
-from attrib.localize.heatmap import Normalize, Resize, covered, normalize, status_of, to_source
+from attrib.localize.heatmap import Resize, covered, normalize, status_of, to_source
 from attrib.localize.threshold import Rule, cut_values
-from attrib.types import Attribution, Frame, Localization, MapStatus
+from attrib.types import Attribution, Frame, Localization, MapStatus, Normalize
 
 __all__ = ["localize"]
 
@@ -29,7 +29,7 @@ def localize(
     *,
     threshold: float | Sequence[float] = 0.2,
     rule: Rule = "fraction",
-    normalize: Normalize = "minmax",
+    normalize: Normalize | None = None,
     resize: Resize = "bilinear",
 ) -> Localization:
     """Resize maps to source pixels, normalise, cut, and keep the largest 8-connected component.
@@ -41,7 +41,8 @@ def localize(
         attribution: Raw maps.
         threshold: One number or several; each gives a mask and a box.
         rule: How a threshold is read, see `attrib.localize.threshold.Rule`.
-        normalize: `"minmax"`, or `"max"` to cut negative values off first.
+        normalize: `"minmax"`, or `"max"` to cut negative values off first; None for what suits the
+            method, see `Attribution`.
         resize: `"bilinear"`, `"bicubic"` or `"nearest"`.
 
     Returns:
@@ -54,6 +55,7 @@ def localize(
     _warn(status, attribution)
     usable = torch.tensor([s == "ok" for s in status], dtype=torch.bool, device=maps.device)
     maps = torch.where(usable[:, None, None], maps, 0)
+    how = attribution.normalize if normalize is None else normalize
     images = attribution.targets.image.tolist() if attribution.frames else [0] * len(maps)
     frames = attribution.frames or (_whole(attribution.input_size),)
 
@@ -61,7 +63,7 @@ def localize(
     for frame, rows in _by_frame(frames, images).items():
         index = torch.tensor(rows, device=maps.device)
         heat, cut, found = _localize(
-            maps[index], frame, usable[index], threshold, rule, normalize, resize
+            maps[index], frame, usable[index], threshold, rule, how, resize
         )
         of_frame = zip(heat, cut, found.masks, found.boxes, found.areas, strict=True)
         parts.update(zip(rows, of_frame, strict=True))

@@ -201,7 +201,14 @@ def _wrap(method: TTA | Smooth | Fuse) -> None:
     """Hold what is wrapped as a method, and need what it needs."""
     inner = resolve(method.method)
     object.__setattr__(method, "method", inner)
-    for what in ("unit", "needs_class_maps", "needs_weights", "needs_attention", "per_target"):
+    for what in (
+        "unit",
+        "normalize",
+        "needs_class_maps",
+        "needs_weights",
+        "needs_attention",
+        "per_target",
+    ):
         object.__setattr__(method, what, getattr(inner, what))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.models import SpatialClassifier
 from attrib.registry import Registry, check_fields, format_spec
-from attrib.types import Attribution, TargetRule, Targets
+from attrib.types import Attribution, Normalize, TargetRule, Targets
 
 __all__ = ["FAMILIES", "METHODS", "Method", "resolve", "untrained"]
 
@@ -30,6 +30,8 @@ class Method(ABC):
     family: ClassVar[str] = "other"
     """Under which `attrib methods` lists it, one of `FAMILIES`."""
     unit: ClassVar[str] = "logits"
+    normalize: ClassVar[Normalize] = "minmax"
+    """`"max"` for methods in whose maps 0 says that a place does nothing; see `Attribution`."""
     needs_class_maps: ClassVar[bool] = True
     """False for methods that work on any differentiable model."""
     needs_weights: ClassVar[bool] = False
@@ -70,6 +72,7 @@ class Method(ABC):
             unit=self.unit,
             exact=classifier.exact or not self.needs_class_maps,
             input_size=(images.shape[-2], images.shape[-1]),
+            normalize=self.normalize,
         )
 
 

@@ -14,7 +14,7 @@ from attrib.localize import largest_component, normalize, to_source
 from attrib.localize.heatmap import Resize
 from attrib.metrics.thresholds import per_cent
 from attrib.metrics.wsol_batch import WsolBatch, need_boxes
-from attrib.types import Frame
+from attrib.types import Frame, Normalize
 
 __all__ = ["InfoCAMProtocol", "infocam_boxes", "pairwise_iou"]
 
@@ -35,12 +35,13 @@ def infocam_boxes(
     *,
     threshold: float = 0.2,
     resize: Resize = "bilinear",
+    how: Normalize = "minmax",
 ) -> Float[Tensor, "n 4"]:
     """Find boxes as infoCAM's evaluation does: one per map, in pixels of the model input.
 
-    The map is resized to the input, brought to [0, 1] by its range, cut at `threshold` (kept when
-    equal), and the largest 8-connected component by pixel count gets a tight half-open box.
-    Negative maps are treated like any other; a constant map has an empty box. Deviations from the
+    The map is resized to the input, brought to [0, 1], cut at `threshold` (kept when equal), and
+    the largest 8-connected component by pixel count gets a tight half-open box. By its range a
+    negative map is treated like any other; a constant map has an empty box. Deviations from the
     authors' code: its colour map detour, which amounts to a threshold of 0.2031, its bicubic
     resize (`resize="bicubic"`), and its contour area and closed pixel boxes.
 
@@ -49,9 +50,10 @@ def infocam_boxes(
         size: `(h, w)` of the model input that the maps cover.
         threshold: Fraction of each map's range.
         resize: How maps are brought to the input's size.
+        how: How maps are brought to [0, 1].
     """
     frame = Frame(source=size, resized=size, tensor=size)
-    heat, low, high = normalize(to_source(maps.float(), frame, resize))
+    heat, low, high = normalize(to_source(maps.float(), frame, resize), how)
     masks = (heat >= threshold) & (high > low)[:, None, None]
     return largest_component(masks).boxes.float()
 
@@ -84,7 +86,9 @@ class InfoCAMProtocol:
         """Score one batch; return which boxes are right."""
         need_boxes(batch, self.name)
         size = batch.frames[0].tensor
-        boxes = infocam_boxes(batch.maps, size, threshold=self.threshold, resize=self.resize)
+        boxes = infocam_boxes(
+            batch.maps, size, threshold=self.threshold, resize=self.resize, how=batch.normalize
+        )
         found = torch.zeros(len(boxes), dtype=torch.bool)
         for i, (box, frame) in enumerate(zip(boxes.cpu(), batch.frames, strict=True)):
             truth = boxes_to_tensor(batch.boxes[i].cpu(), frame)

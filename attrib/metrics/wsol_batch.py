@@ -13,7 +13,7 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.localize import covered, normalize, to_source
 from attrib.localize.heatmap import Resize
-from attrib.types import Frame
+from attrib.types import Frame, Normalize
 
 __all__ = ["WsolBatch", "WsolProtocol", "need_boxes", "score_maps", "square_boxes", "square_masks"]
 
@@ -31,6 +31,7 @@ class WsolBatch:
         masks: Per picture, its true mask, or None: 0 background, 1 object, 255 ignored. It covers
             the source picture, at any resolution.
         rank: How many classes the model finds more likely than the true one; None if unknown.
+        normalize: How the maps are brought to [0, 1].
     """
 
     ids: tuple[str, ...]
@@ -39,6 +40,7 @@ class WsolBatch:
     boxes: tuple[Float[Tensor, "_m 4"], ...]
     masks: tuple[UInt8[Tensor, "_H _W"] | None, ...]
     rank: Int[Tensor, " n"] | None = None
+    normalize: Normalize = "minmax"
 
     def __post_init__(self) -> None:
         sizes = {len(x) for x in (self.ids, self.maps, self.frames, self.boxes, self.masks)}
@@ -91,7 +93,7 @@ def need_boxes(batch: WsolBatch, protocol: str) -> None:
 def score_maps(
     batch: WsolBatch, size: int = 224, resize: Resize = "bicubic"
 ) -> Float[Tensor, "n size size"]:
-    """Bring raw maps to the whole picture squashed to a square, each to [0, 1] by its range.
+    """Bring raw maps to the whole picture squashed to a square, each to [0, 1] as the batch says.
 
     In double precision. What the model did not see of a picture is 0, and so is a constant map.
     """
@@ -101,7 +103,7 @@ def score_maps(
     out = torch.zeros(len(batch.maps), size, size, dtype=torch.float64, device=batch.maps.device)
     for frame, rows in groups.items():
         planes = to_source(batch.maps[rows].detach().double(), frame, resize)
-        out[rows] = normalize(planes, seen=covered(frame, planes.device))[0]
+        out[rows] = normalize(planes, batch.normalize, covered(frame, planes.device))[0]
     return out
 
 

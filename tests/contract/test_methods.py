@@ -134,6 +134,7 @@ def test_spec_string_round_trip_and_provenance(name):
     assert resolve(found.method) == method
     assert found.input_size == (32, 32)
     assert found.exact
+    assert found.normalize == method.normalize
 
 
 @pytest.mark.parametrize("name", NAMES)

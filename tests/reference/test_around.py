@@ -148,3 +148,11 @@ def test_attention_methods(fused, registers):
 def test_attention_methods_refuse_other_models(model):
     with pytest.raises(attrib.AttribError, match="no such transformer: it has none"):
         maps(model, "rollout")
+
+
+@pytest.mark.parametrize("wrapped", ["input-x-gradient", "cam"])
+def test_a_wrapped_method_is_normalised_as_itself(model, wrapped):
+    for spec in (f"tta(method={wrapped!r})", f"smooth(method={wrapped!r}, samples=1)"):
+        explainer = attrib.Explainer(model, spec, spec=SPEC)
+        want = "max" if wrapped == "input-x-gradient" else "minmax"
+        assert explainer.method.normalize == explainer(X, LABELS).normalize == want

@@ -50,6 +50,7 @@ class Captum(Method):
     name = "captum"
     summary = "any other explainer of Captum's, by the name of its class"
     family = "other"
+    normalize = "max"
     needs_class_maps = False
     explainer: str | type = "Saliency"
     options: dict[str, Any] | None = None

@@ -49,6 +49,7 @@ class Saliency(Method):
     name = "saliency"
     summary = "largest gradient among a pixel's colours; any model"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     channels: Channels = "abs-max"
     batch: Batch = 16
@@ -86,6 +87,7 @@ class InputXGradient(Method):
     name = "input-x-gradient"
     summary = "picture times gradient; any model"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     channels: Channels = "sum"
     batch: Batch = 16
@@ -128,6 +130,7 @@ class IntegratedGradients(Method):
     name = "integrated-gradients"
     summary = "gradients along the line from a reference to the picture; any model"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     steps: Count = 50
     rule: Literal["gausslegendre", "riemann_trapezoid", "riemann_middle"] = "gausslegendre"
@@ -180,6 +183,7 @@ class GradientSHAP(Method):
     name = "gradient-shap"
     summary = "gradients at random points between a reference and the picture; any model"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     samples: Count = 32
     noise: Annotated[float, AtLeast(0)] = 0.1
@@ -235,6 +239,7 @@ class SmoothGrad(Method):
     name = "smoothgrad"
     summary = "a gradient method averaged over noisy pictures; any model"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     of: Literal["saliency", "input-x-gradient", "integrated-gradients"] = "saliency"
     kind: Literal["smoothgrad", "smoothgrad_sq", "vargrad"] = "smoothgrad"

@@ -50,6 +50,7 @@ class Occlusion(Method):
     name = "occlusion"
     summary = "loss of the class score under a sliding window; any model"
     family = "perturbed pictures"
+    normalize = "max"
     needs_class_maps = False
     window: Automatic = 0
     stride: Automatic = 0
@@ -104,6 +105,7 @@ class FeatureAblation(Method):
     name = "feature-ablation"
     summary = "loss of the class score without each superpixel or square; any model"
     family = "perturbed pictures"
+    normalize = "max"
     needs_class_maps = False
     parts: Parts = "slic"
     count: Count = 50
@@ -141,6 +143,7 @@ class ShapleySampling(Method):
     name = "shapley-sampling"
     summary = "Shapley values of superpixels by random orders; any model, slow"
     family = "perturbed pictures"
+    normalize = "max"
     needs_class_maps = False
     samples: Count = 25
     parts: Parts = "slic"
@@ -186,6 +189,7 @@ class KernelSHAP(Method):
     name = "kernel-shap"
     summary = "Shapley values of superpixels by regression; any model"
     family = "perturbed pictures"
+    normalize = "max"
     needs_class_maps = False
     samples: Count = 300
     parts: Parts = "slic"
@@ -237,6 +241,7 @@ class LIME(Method):
     name = "lime"
     summary = "linear model of the class score over superpixels; any model"
     family = "perturbed pictures"
+    normalize = "max"
     needs_class_maps = False
     samples: Count = 300
     width: Annotated[float, AtLeast(1e-6)] = 0.25

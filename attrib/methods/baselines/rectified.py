@@ -52,6 +52,7 @@ class GuidedBackprop(Method):
     name = "guided-backprop"
     summary = "gradient that passes ReLUs only where it is positive; ReLU networks"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     channels: Channels = "abs-sum"
     batch: Batch = 16
@@ -87,6 +88,7 @@ class Deconvolution(Method):
     name = "deconvolution"
     summary = "gradient that ReLUs rectify instead of gating; ReLU networks"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     channels: Channels = "abs-sum"
     batch: Batch = 16
@@ -120,6 +122,7 @@ class GuidedGradCAM(Method):
     name = "guided-gradcam"
     summary = "guided back-propagation times Grad-CAM; ReLU networks"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     layer: str = ""
     channels: Channels = "abs-sum"
@@ -164,6 +167,7 @@ class DeepLift(Method):
     name = "deeplift"
     summary = "difference from a reference, by the rescale rule; networks of simple activations"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     reference: Reference = "mean"
     channels: Channels = "sum"
@@ -213,6 +217,7 @@ class LRP(Method):
     name = "lrp"
     summary = "layer-wise relevance propagation; ReLU networks without gates or attention"
     family = "gradients of pixels"
+    normalize = "max"
     needs_class_maps = False
     rule: Literal["epsilon", "gamma", "alpha1-beta0"] = "epsilon"
     epsilon: Annotated[float, AtLeast(0)] = 1e-9
