@@ -48,7 +48,7 @@ class GraphOptions:
     threshold: float = 0.2
     normalize: Normalize = "minmax"
     boxes: BoxKind = "largest"
-    rounds: Annotated[int, AtLeast(1)] = 12
+    rounds: Annotated[int, AtLeast(1)] = 8
 
     def __post_init__(self) -> None:
         check_fields(self)
