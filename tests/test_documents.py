@@ -18,7 +18,7 @@ import attrib
 from attrib.datasets.scenes import Scenes
 
 ROOT = Path(__file__).parents[1]
-PYTHON = ["models", "seeds", "bottlenecks", "faithfulness", "compare", "wsol"]
+PYTHON = ["models", "seeds", "bottlenecks", "faithfulness", "compare", "wsol", "serving"]
 PAGES = ["README.md", *(f"docs/{name}.md" for name in PYTHON)]
 EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem != "train_demo"]
 

@@ -75,7 +75,7 @@ def compare(
     wrong = []
     if not torch.equal(target, true.targets.label):
         wrong.append(f"classes {target.tolist()} for {true.targets.label.tolist()}")
-    if not max(found.logits, found.maps) <= tolerance:
+    if not (found.logits <= tolerance and found.maps <= tolerance):  # also where one is NaN
         wrong.append(
             f"logits by {found.logits:.1e} and maps by {found.maps:.1e} of the largest magnitude, "
             f"more than tolerance={tolerance:g}"

@@ -103,9 +103,10 @@ def runner(program: Any, format: Format) -> Callable[[Tensor], tuple[Tensor, ...
         module: Callable[[Tensor], tuple[Tensor, ...]] = program.module()
         return module
     runtime = _need("onnxruntime")
-    session = runtime.InferenceSession(
-        program.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    with _named("onnxruntime cannot load the program"):
+        session = runtime.InferenceSession(
+            program.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
         found = session.run(list(OUTPUTS), {"images": images.cpu().numpy()})

@@ -85,6 +85,7 @@ def export_program(
     metadata = {
         "schema": SCHEMA,
         "format": chosen,
+        "device": str(classifier.device) if chosen == "torch" else None,
         **_meaning(classifier, linear, options),
         "checked": {"images": len(images), "tolerance": tolerance, **asdict(deviation)},
         "model": record.to_dict(),
