@@ -189,6 +189,7 @@ def test_a_file_says_what_it_is_and_runs_without_attrib(demo, program, tmp_path)
     [
         ("gradcam", {}, "'gradcam' cannot be exported; 'cam', 'infocam'"),
         ("infocam+(contrast='region')", {}, "cannot be exported"),
+        ("infocam", {"multi_label": True}, "is multi-label"),
         ("cam", {"threshold": 1.5}, "threshold lies in"),
         ("cam", {"rounds": 0}, "rounds is a whole number of at least 1"),
         ("cam", {"image_size": (0, 4)}, "image_size is positive"),
@@ -200,8 +201,10 @@ def test_a_file_says_what_it_is_and_runs_without_attrib(demo, program, tmp_path)
 )
 def test_what_cannot_be_exported_is_refused(demo, method, options, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    given = dict(options)
+    explainer = attrib.Explainer(demo, method, multi_label=given.pop("multi_label", None))
     with pytest.raises(InputError, match=message):
-        attrib.Explainer(demo, method).export(**options)
+        explainer.export(**given)
     assert not list(tmp_path.iterdir())
 
 

@@ -109,7 +109,8 @@ def runner(program: Any, format: Format) -> Callable[[Tensor], tuple[Tensor, ...
         )
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
-        found = session.run(list(OUTPUTS), {"images": images.cpu().numpy()})
+        with _named("onnxruntime cannot run the program"):
+            found = session.run(list(OUTPUTS), {"images": images.cpu().numpy()})
         return tuple(torch.from_numpy(array).to(images.device) for array in found)
 
     return run

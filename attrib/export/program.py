@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.explanation import ModelRecord
-from attrib.export.check import Deviation, compare, smooth_noise
+from attrib.export.check import Deviation, compare, eager, smooth_noise
 from attrib.export.formats import Format, format_for, made, runner, write
 from attrib.export.graph import OUTPUTS, Graph, GraphOptions, exportable
 from attrib.files import replacing
@@ -70,28 +69,27 @@ def export_program(
     if images is None:
         images = smooth_noise(classifier, options, CHECKED)
     images = _checked(images, classifier, options)
+    parts = (images[:1], images[1:])
+    true = [eager(classifier, linear, part) for part in parts]
     program = made(Graph(classifier, linear, options), images[:2].clone(), chosen)
     run = runner(program, chosen)
-    parts = [part for part in (images[:1], images[1:]) if len(part)]
     found = [
-        compare(classifier, linear, options, part, run(part.clone()), tolerance) for part in parts
+        compare(expected, run(part.clone()), options, tolerance)
+        for expected, part in zip(true, parts, strict=True)
     ]
     deviation = Deviation(
         logits=max(d.logits for d in found),
         maps=max(d.maps for d in found),
         boxes=max(d.boxes for d in found),
     )
-    record = ModelRecord(classifier, fit or classifier.spec.fit)
     metadata = {
         "schema": SCHEMA,
         "format": chosen,
         "device": str(classifier.device) if chosen == "torch" else None,
         **_meaning(classifier, linear, options),
         "checked": {"images": len(images), "tolerance": tolerance, **asdict(deviation)},
-        "model": record.to_dict(),
+        "model": ModelRecord(classifier, fit or classifier.spec.fit).to_dict(),
     }
-    if chosen == "onnx":
-        metadata["model"]["versions"]["onnx"] = version("onnx")
     result = Program(program=program, metadata=metadata, deviation=deviation)
     if path is not None:
         result.save(path)
