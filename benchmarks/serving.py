@@ -126,6 +126,7 @@ def run(names: Sequence[str], boxes: str, rounds: int) -> dict[str, Any]:
     for name in names:
         calls, deviation = candidates(build(name), boxes)
         models[name] = {"rows": measure(calls, rounds), "deviation": deviation}
+        print(table(name, boxes, models[name]["rows"]), flush=True)
     return {
         "method": METHOD,
         "boxes": boxes,
@@ -137,19 +138,16 @@ def run(names: Sequence[str], boxes: str, rounds: int) -> dict[str, Any]:
     }
 
 
-def text(report: dict[str, Any]) -> str:
-    """Write the report as a table of Markdown per model."""
-    lines = []
-    for name, found in report["models"].items():
-        lines += [f"{name}, boxes: {report['boxes']}", ""]
-        lines += ["| what | ms | over forward | 10 % .. 90 % of rounds |", "|---|---|---|---|"]
-        lines += [
-            f"| {r['what']} | {r['milliseconds']:.1f} | {r['ratio']:.2f} | "
-            f"{r['low']:.2f} .. {r['high']:.2f} |"
-            for r in found["rows"]
-        ]
-        lines.append("")
-    return "\n".join(lines)
+def table(name: str, boxes: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Write what was measured of a model as Markdown."""
+    lines = [f"{name}, boxes: {boxes}", ""]
+    lines += ["| what | ms | over forward | 10 % .. 90 % of rounds |", "|---|---|---|---|"]
+    lines += [
+        f"| {r['what']} | {r['milliseconds']:.1f} | {r['ratio']:.2f} | "
+        f"{r['low']:.2f} .. {r['high']:.2f} |"
+        for r in rows
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -161,7 +159,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     report = run(given.model or MODELS, given.boxes, given.rounds)
-    print(text(report))
     if given.json is not None:
         with replacing(given.json) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
