@@ -7,6 +7,7 @@ AttribError
 │   └── SpecError                  a method spec that does not parse, or an option that is wrong
 ├── UnknownNameError (LookupError) a name that is not registered; says the nearest ones
 ├── ModelError (RuntimeError)
+│   ├── ExportError                no program of tensor operations that does what the model does
 │   ├── SplitError                 no feature map or no head to put class maps on
 │   └── WeightsError               weights that cannot be fetched, read or fitted
 ├── DeadlineError (TimeoutError)   a request that takes longer than it may
@@ -28,6 +29,7 @@ __all__ = [
     "AttribWarning",
     "DeadlineError",
     "DegenerateMapWarning",
+    "ExportError",
     "ImageError",
     "InputError",
     "MemoryWarning",
@@ -74,6 +76,10 @@ class UnknownNameError(AttribError, LookupError):
 
 class ModelError(AttribError, RuntimeError):
     """A model cannot be used as asked."""
+
+
+class ExportError(ModelError):
+    """A model cannot be written as one program, or the program does not do what the model does."""
 
 
 class SplitError(ModelError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from attrib.errors import InputError
 from attrib.explanation import Explanation, ModelRecord
+from attrib.export import BoxKind, Format, GraphOptions, Program, export_program
 from attrib.images import Picture, PictureLike, as_batch, preprocess, read_image
 from attrib.localize import localize
 from attrib.localize.heatmap import Resize
@@ -139,6 +141,60 @@ class Explainer:
                 done += self._batch(batch, part, threshold, rule, normalize, resize)
                 bar.update(len(batch))
         return done[0] if single else done
+
+    def export(
+        self,
+        path: str | Path | None = None,
+        *,
+        format: Format | None = None,
+        image_size: tuple[int, int] | None = None,
+        threshold: float = 0.2,
+        normalize: Normalize = "minmax",
+        boxes: BoxKind = "largest",
+        rounds: int = GraphOptions.rounds,
+        images: Float[Tensor, "b _ h w"] | None = None,
+        tolerance: float = 1e-4,
+    ) -> Program:
+        """Make one program that predicts and explains, for `cam`, `infocam` and `infocam+`.
+
+        It takes normalised images `[b, channels, h, w]`, any number of them, and returns logits,
+        the most likely class, its raw map, its box and whether the box is sure; see
+        `attrib.export.Graph.forward`. It is compared with the model before it is returned.
+
+        Args:
+            path: File to write, .pt2 or .onnx, whole or not at all.
+            format: `"torch"` for `torch.export`, or `"onnx"`; if left as `path` ends, else torch.
+            image_size: `(h, w)` that it takes; by default the model's.
+            threshold: Fraction of the normalised map at and above which a pixel counts.
+            normalize: `"minmax"` or `"max"`.
+            boxes: `"largest"`: around the largest component; `"all"`: around all that reaches the
+                threshold.
+            rounds: In which labels spread through components; see `attrib.export.GraphOptions`.
+            images: Two or more to compare on, normalised; soft noise if left.
+            tolerance: By how much logits and maps may deviate, over their largest magnitude.
+
+        Raises:
+            InputError: another method, or an option that cannot be used.
+            ExportError: the model cannot be traced, or the program deviates from it.
+            MissingExtraError: ONNX was asked for and its packages are not installed.
+        """
+        options = GraphOptions(
+            image_size=tuple(image_size or self.classifier.spec.input_size),
+            threshold=threshold,
+            normalize=normalize,
+            boxes=boxes,
+            rounds=rounds,
+        )
+        return export_program(
+            self.classifier,
+            self.method,
+            options,
+            None if path is None else Path(path),
+            format=format,
+            fit=self.fit,
+            images=images,
+            tolerance=tolerance,
+        )
 
     def check_labels(self, name: str, labels: Sequence[str]) -> None:
         """Make sure that a data set's classes are the model's; see the function of this name."""

@@ -1,11 +1,16 @@
-"""The only file that hooks or re-modes a user's model; all is undone on exit, error or not."""
+"""The only file that hooks or re-modes a user's model; all is undone on exit, error or not.
+
+Several threads may run one model at once: a hook acts in the thread that set it, and modules return
+to training when the last thread has left.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Lock, get_ident
 
 import numpy as np
 import torch
@@ -27,6 +32,12 @@ __all__ = [
     "tap",
     "unwrap",
 ]
+
+
+_guard = Lock()
+"""Held while flags and hooks are set and undone, never while a model runs."""
+_held: dict[nn.Module, int] = {}
+"""Modules kept from training right now, and by how many calls."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -78,17 +89,34 @@ def inference(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients and a private random state, then everything as it was.
 
     Sets each module's `training` flag directly, since `eval()` and `train()` may be overridden.
+    The random state is the process's: what another thread draws meanwhile, it may draw again.
     """
-    training = [module for module in model.modules() if module.training]
     device = device_of(model)
     forked = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=forked), torch.no_grad():
+        held = _hold(model)
         try:
-            for module in training:
-                module.training = False
             yield
         finally:
-            for module in training:
+            _release(held)
+
+
+def _hold(model: nn.Module) -> list[nn.Module]:
+    """Keep from training what trains, and what another call keeps from it."""
+    with _guard:
+        held = [module for module in model.modules() if module.training or module in _held]
+        for module in held:
+            _held[module] = _held.get(module, 0) + 1
+            module.training = False
+    return held
+
+
+def _release(held: list[nn.Module]) -> None:
+    with _guard:
+        for module in held:
+            _held[module] -= 1
+            if not _held[module]:
+                del _held[module]
                 module.training = True
 
 
@@ -131,7 +159,7 @@ def tap(model: nn.Module, path: str, *, leaf: bool = False) -> Iterator[Tap]:
     """
     found = Tap()
 
-    def hook(_module: nn.Module, _inputs: object, output: object) -> Tensor | None:
+    def record(output: object) -> Tensor | None:
         if not isinstance(output, Tensor):
             raise SplitError(
                 f"module {path!r} returns {type(output).__name__}, not a tensor; "
@@ -145,22 +173,36 @@ def tap(model: nn.Module, path: str, *, leaf: bool = False) -> Iterator[Tap]:
         return found.output.clone()
 
     grad_mode = torch.is_grad_enabled()
-    handle = submodule(model, path).register_forward_hook(hook)
     try:
-        yield found
+        with _hooked(model, path, record):
+            yield found
     finally:
-        handle.remove()
         torch.set_grad_enabled(grad_mode)
 
 
 @contextmanager
 def replaced(model: nn.Module, path: str, output: object) -> Iterator[None]:
     """Let the module at `path` return something else."""
-    handle = submodule(model, path).register_forward_hook(lambda *_: output)
+    with _hooked(model, path, lambda _: output):
+        yield
+
+
+@contextmanager
+def _hooked(model: nn.Module, path: str, act: Callable[[object], object]) -> Iterator[None]:
+    """Let `act` see, and by what it returns replace, a module's output in this thread."""
+    own = get_ident()
+
+    def hook(_module: nn.Module, _inputs: object, output: object) -> object:
+        return act(output) if get_ident() == own else None
+
+    module = submodule(model, path)
+    with _guard:  # torch numbers hooks by a counter that two threads could read at once
+        handle = module.register_forward_hook(hook)
     try:
         yield
     finally:
-        handle.remove()
+        with _guard:
+            handle.remove()
 
 
 class _Enough(BaseException):
@@ -170,17 +212,11 @@ class _Enough(BaseException):
 def run_until(model: nn.Module, path: str, images: Tensor) -> Tensor:
     """Run the model until the module at `path` has returned; return what it did."""
 
-    def stop(*_: object) -> None:
+    def stop(_output: object) -> None:
         raise _Enough
 
-    with tap(model, path) as tapped:
-        handle = submodule(model, path).register_forward_hook(stop)
-        try:
-            model(images)
-        except _Enough:
-            pass
-        finally:
-            handle.remove()
+    with tap(model, path) as tapped, _hooked(model, path, stop), suppress(_Enough):
+        model(images)
     return tapped.value(path)
 
 

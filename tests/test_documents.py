@@ -19,7 +19,7 @@ from attrib.datasets.scenes import Scenes
 from attrib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
-PYTHON = "bottlenecks compare extend faithfulness models seeds start wsol".split()
+PYTHON = "bottlenecks compare extend faithfulness models seeds serving start wsol".split()
 PAGES = ["README.md", *(f"docs/{name}.md" for name in PYTHON)]
 EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem != "train_demo"]
 

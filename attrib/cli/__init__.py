@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from attrib.cli import app as web
-from attrib.cli import compare, demo, evaluate, explain, fit, listing, seeds
+from attrib.cli import compare, demo, evaluate, explain, export, fit, listing, seeds
 from attrib.cli.memory import keep_freed_memory
 from attrib.errors import AttribError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("explain")(explain.run)
 app.command("compare")(compare.run)
+app.command("export")(export.run)
 app.command("seeds")(seeds.run)
 app.command("demo")(demo.run)
 app.command("app")(web.run)

@@ -5,8 +5,10 @@ from attrib.localize.components import (
     label_components,
     largest_component,
     largest_component_batched,
+    largest_component_bounded,
+    tight_boxes,
 )
-from attrib.localize.heatmap import covered, normalize, status_of, to_source
+from attrib.localize.heatmap import covered, normalize, status_of, to_source, usable
 from attrib.localize.localize import localize
 from attrib.localize.threshold import cut_values, otsu
 
@@ -17,9 +19,12 @@ __all__ = [
     "label_components",
     "largest_component",
     "largest_component_batched",
+    "largest_component_bounded",
     "localize",
     "normalize",
     "otsu",
     "status_of",
+    "tight_boxes",
     "to_source",
+    "usable",
 ]

@@ -15,7 +15,14 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-__all__ = ["Components", "label_components", "largest_component", "largest_component_batched"]
+__all__ = [
+    "Components",
+    "label_components",
+    "largest_component",
+    "largest_component_batched",
+    "largest_component_bounded",
+    "tight_boxes",
+]
 
 CHUNK_PIXELS = 1 << 25
 """At most so many pixels are labelled at once: about 1 GiB of working memory."""
@@ -72,23 +79,46 @@ def largest_component_batched(masks: Bool[Tensor, "n H W"]) -> Components:
     """Do the same with tensor operations alone, on any device."""
     n, height, width = masks.shape
     size = max(1, CHUNK_PIXELS // max(1, height * width))
-    parts = [_largest_in_chunk(part) for part in masks.split(size)] if n else []
+    parts = [_most_frequent(label_components(part)) for part in masks.split(size)] if n else []
     kept = torch.cat(parts) if parts else masks
-    areas = kept.sum((1, 2))
-    x0, x1 = _extent(kept.any(1))
-    y0, y1 = _extent(kept.any(2))
-    boxes = torch.stack([x0, y0, x1, y1], dim=1) * (areas > 0)[:, None]
-    return Components(masks=kept, boxes=boxes, areas=areas)
+    return Components(masks=kept, boxes=tight_boxes(kept), areas=kept.sum((1, 2)))
 
 
-def _largest_in_chunk(masks: Bool[Tensor, "n H W"]) -> Bool[Tensor, "n H W"]:
-    pixels = masks.shape[1] * masks.shape[2]
-    labels = label_components(masks).flatten(1).long()
-    counts = torch.zeros(len(masks), pixels + 1, dtype=torch.int64, device=masks.device)
-    counts.scatter_add_(1, labels, (labels > 0).long())
-    rank = torch.arange(pixels + 1, device=masks.device)
-    best = (counts * (pixels + 1) + rank).argmax(1, keepdim=True)
-    return ((labels == best) & (labels > 0)).view_as(masks)
+def largest_component_bounded(
+    masks: Bool[Tensor, "n H W"], rounds: int
+) -> tuple[Bool[Tensor, "n H W"], Bool[Tensor, " n"]]:
+    """Do the same in a fixed number of rounds, so that it can be written down as one graph.
+
+    Args:
+        masks: Any masks.
+        rounds: Of `label_components`, the one that finds nothing left to do included.
+
+    Returns:
+        The pixels kept, and whether the last round changed nothing. Where it did, a component may
+        have been taken for several.
+    """
+    labels = before = _own_labels(masks)
+    for _ in range(rounds):
+        before, labels = labels, _spread(labels, masks)
+    return _most_frequent(labels), (labels == before).flatten(1).all(1)
+
+
+def tight_boxes(masks: Bool[Tensor, "n H W"]) -> Int[Tensor, "n 4"]:
+    """Return the tight box of each mask, half-open `x0 y0 x1 y1`; zeros for an empty mask."""
+    x0, x1 = _extent(masks.any(1))
+    y0, y1 = _extent(masks.any(2))
+    return torch.stack([x0, y0, x1, y1], dim=1) * (x1 > 0)[:, None]
+
+
+def _most_frequent(labels: Int[Tensor, "n H W"]) -> Bool[Tensor, "n H W"]:
+    """Keep the pixels of the most frequent label above 0; of several, of the highest."""
+    n, height, width = labels.shape
+    flat = labels.flatten(1).long()
+    counts = torch.zeros(n, height * width + 1, dtype=torch.int64, device=labels.device)
+    counts.scatter_add_(1, flat, (flat > 0).long())
+    rank = torch.arange(height * width + 1, device=labels.device)
+    best = (counts * (height * width + 1) + rank).argmax(1, keepdim=True)
+    return ((flat == best) & (flat > 0)).view(n, height, width)
 
 
 def _extent(present: Bool[Tensor, "n s"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
@@ -109,21 +139,30 @@ def label_components(masks: Bool[Tensor, "n H W"]) -> Int[Tensor, "n H W"]:
         0 for background; for a component `H * W - i`, where `i` is its first pixel in reading
         order.
     """
-    n, height, width = masks.shape
-    pixels = height * width
-    inside = masks.flatten(1)
-    own = torch.arange(pixels, 0, -1, device=masks.device, dtype=torch.int32)
-    labels = torch.where(inside, own, 0)
+    labels = _own_labels(masks)
     while True:
-        highest = _neighbourhood_max(labels.view(n, height, width)).flatten(1) * inside
-        hooked = _with_sink(torch.maximum(labels, highest))
-        hooked.scatter_reduce_(1, _root(labels, pixels), highest, "amax")
-        for _ in range(2):
-            hooked = _with_sink(hooked.gather(1, _root(hooked[:, :pixels], pixels)))
-        updated = hooked[:, :pixels]
+        updated = _spread(labels, masks)
         if torch.equal(updated, labels):
-            return labels.view(n, height, width)
-        labels = updated.contiguous()
+            return labels
+        labels = updated
+
+
+def _own_labels(masks: Bool[Tensor, "n H W"]) -> Int[Tensor, "n H W"]:
+    _, height, width = masks.shape
+    own = torch.arange(height * width, 0, -1, device=masks.device, dtype=torch.int32)
+    return torch.where(masks, own.view(height, width), 0)
+
+
+def _spread(labels: Int[Tensor, "n H W"], masks: Bool[Tensor, "n H W"]) -> Int[Tensor, "n H W"]:
+    """Do one round of `label_components`."""
+    pixels = labels.shape[1] * labels.shape[2]
+    highest = (_neighbourhood_max(labels) * masks).flatten(1)
+    roots = labels.flatten(1)
+    hooked = _with_sink(torch.maximum(roots, highest))
+    hooked = hooked.scatter_reduce(1, _root(roots, pixels), highest, "amax")
+    for _ in range(2):
+        hooked = _with_sink(hooked.gather(1, _root(hooked[:, :pixels], pixels)))
+    return hooked[:, :pixels].reshape(labels.shape)
 
 
 def _with_sink(labels: Int[Tensor, "n p"]) -> Int[Tensor, "n p1"]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.types import Frame, MapStatus, Normalize
 
-__all__ = ["Resize", "covered", "normalize", "status_of", "to_source"]
+__all__ = ["Resize", "covered", "normalize", "status_of", "to_source", "usable"]
 
 Resize = Literal["bilinear", "bicubic", "nearest"]
 
@@ -108,7 +108,9 @@ def normalize(
         maps = maps.relu()
     inside = maps if seen is None else maps[:, seen]
     flat = inside.flatten(1)
-    low, high = (flat.amin(1), flat.amax(1)) if flat.numel() else (flat.new_zeros(len(maps)),) * 2
+    low, high = (
+        (flat.amin(1), flat.amax(1)) if flat.numel() else (flat.new_zeros(maps.shape[0]),) * 2
+    )
     if how == "max":
         low = torch.zeros_like(low)
     span = torch.where(high > low, high - low, torch.inf)
@@ -124,10 +126,18 @@ def status_of(maps: Float[Tensor, "n u v"]) -> tuple[MapStatus, ...]:
     """
     if not len(maps):
         return ()
+    names: tuple[MapStatus, ...] = ("ok", "constant", "negative", "nan")
+    return tuple(names[i] for i in _status_code(maps).tolist())
+
+
+def usable(maps: Float[Tensor, "n u v"]) -> Bool[Tensor, " n"]:
+    """Tell of each raw map whether it can be localised, on its device; `status_of` says why not."""
+    return _status_code(maps) == 0
+
+
+def _status_code(maps: Float[Tensor, "n u v"]) -> Int[Tensor, " n"]:
     flat = maps.flatten(1)
     high, low = flat.amax(1), flat.amin(1)
     bad = ~flat.isfinite().all(1)
     constant = (high - low) <= FLAT * torch.maximum(high.abs(), low.abs())
-    code = torch.where(bad, 3, torch.where(constant, 1, torch.where(high <= 0, 2, 0)))
-    names: tuple[MapStatus, ...] = ("ok", "constant", "negative", "nan")
-    return tuple(names[i] for i in code.tolist())
+    return torch.where(bad, 3, torch.where(constant, 1, torch.where(high <= 0, 2, 0)))

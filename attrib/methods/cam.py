@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, final
 
@@ -17,7 +16,7 @@ from attrib.models import Features, SpatialClassifier
 from attrib.registry import AtLeast
 from attrib.types import Attribution, TargetRule, Targets
 
-__all__ = ["CAM", "Border", "InfoCAM", "InfoCAMPlus", "region_sum"]
+__all__ = ["CAM", "Border", "InfoCAM", "InfoCAMPlus", "Linear", "region_sum"]
 
 Cells = Annotated[int, AtLeast(1)]
 
@@ -57,7 +56,11 @@ class CAM(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-        return _contrast(self, classifier, images, targets, _one_hot, self.region, self.border)
+        return _contrast(self, classifier, images, targets)
+
+    def coefficients(self, logits: Float[Tensor, "b c"], pairs: Targets) -> Float[Tensor, "n c"]:
+        """Return the weight of every class map in each pair's map."""
+        return _one_hot(logits, pairs)
 
 
 @METHODS.register
@@ -91,8 +94,11 @@ class InfoCAM(Method):
     ) -> Attribution:
         """See `Method.attribute`."""
         _check_contrast(self.name, self.multi_label, classifier)
-        rest = _minus_mean_of_others
-        return _contrast(self, classifier, images, targets, rest, self.region, self.border)
+        return _contrast(self, classifier, images, targets)
+
+    def coefficients(self, logits: Float[Tensor, "b c"], pairs: Targets) -> Float[Tensor, "n c"]:
+        """Return the weight of every class map in each pair's map."""
+        return _minus_mean_of_others(logits, pairs)
 
 
 @METHODS.register
@@ -129,12 +135,15 @@ class InfoCAMPlus(Method):
         """See `Method.attribute`."""
         _check_contrast(self.name, self.multi_label, classifier)
         if self.contrast == "image":
-            least = _minus_least_likely
-            return _contrast(self, classifier, images, targets, least, self.region, self.border)
+            return _contrast(self, classifier, images, targets)
         features = classifier.forward(images)
         pairs = targets(features.logits)
         maps = self._regional(classifier, features, pairs)
         return self._result(classifier, images, maps, pairs, features.logits)
+
+    def coefficients(self, logits: Float[Tensor, "b c"], pairs: Targets) -> Float[Tensor, "n c"]:
+        """Return the weight of every class map in each pair's map, for `contrast="image"`."""
+        return _minus_least_likely(logits, pairs)
 
     def _regional(
         self, classifier: SpatialClassifier, features: Features, pairs: Targets
@@ -148,28 +157,24 @@ class InfoCAMPlus(Method):
         return torch.stack(out) if out else _no_maps(features, self.region, self.border)
 
 
-Coefficients = Callable[[Tensor, Targets], Float[Tensor, "n c"]]
+Linear = CAM | InfoCAM | InfoCAMPlus
+"""Methods whose map is a sum of class maps, summed over regions."""
 
 
 def _contrast(
-    method: Method,
-    classifier: SpatialClassifier,
-    images: Tensor,
-    targets: TargetRule,
-    coefficients: Coefficients,
-    region: int,
-    border: Border,
+    method: Linear, classifier: SpatialClassifier, images: Tensor, targets: TargetRule
 ) -> Attribution:
     """Combine class maps linearly: one forward pass, and one row of class weights per target."""
     features = classifier.forward(images)
     pairs = targets(features.logits)
-    rows = coefficients(features.logits, pairs)
-    maps = region_sum(classifier.evidence(features.grid, pairs.image, rows), region, border)
+    rows = method.coefficients(features.logits, pairs)
+    cells = classifier.evidence(features.grid, pairs.image, rows)
+    maps = region_sum(cells, method.region, method.border)
     return method._result(classifier, images, maps, pairs, features.logits)
 
 
 def _one_hot(logits: Tensor, pairs: Targets) -> Float[Tensor, "n c"]:
-    rows = logits.new_zeros(len(pairs), logits.shape[1])
+    rows = logits.new_zeros(pairs.label.shape[0], logits.shape[1])
     return rows.scatter_(1, pairs.label[:, None], 1)
 
 
@@ -192,11 +197,12 @@ def region_sum(
     Returns:
         Maps enlarged by `region - 1` with `border="full"`, of the same size with `"same"`.
     """
-    if region == 1 or (len(maps) == 0 and border == "same"):
+    if region == 1 or (border == "same" and maps.shape[0] == 0):
         return maps
     before, after = (region - 1,) * 2 if border == "full" else ((region - 1) // 2, region // 2)
     padded = F.pad(maps, (before, after, before, after))
-    return F.avg_pool2d(padded[:, None], region, stride=1, divisor_override=1)[:, 0]
+    # Not with divisor_override=1, which is lost on the way to ONNX.
+    return F.avg_pool2d(padded[:, None], region, stride=1)[:, 0] * region**2
 
 
 def _no_maps(features: Features, region: int, border: Border) -> Float[Tensor, "0 u v"]:

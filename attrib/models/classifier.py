@@ -97,13 +97,13 @@ class SpatialClassifier:
         Raises:
             SplitError: the model has no class maps; the message says why and what to do.
         """
-        self._spatial()
+        self.parts()
         if self.recall is None:
             return self._forward(images)
         return self.recall(self.model, images, self._forward)
 
     def _forward(self, images: Float[Tensor, "b _ h w"]) -> Features:
-        anatomy, layout = self._spatial()
+        anatomy, layout = self.parts()
         with surgery.inference(self.model):
             raw, logits = anatomy.forward(self.model, images)
             return Features(grid=self._grid(raw, layout, anatomy, images), logits=logits)
@@ -149,7 +149,7 @@ class SpatialClassifier:
         """Apply the head at every cell; without bias where it is linear."""
         if self.linear is not None:
             return torch.einsum("ck,bkuv->bcuv", self.weight, grid)
-        anatomy, layout = self._spatial()
+        anatomy, layout = self.parts()
         b, _, u, v = grid.shape
         cells = grid.permute(0, 2, 3, 1).flatten(0, 2)
         with surgery.inference(self.model):
@@ -211,7 +211,7 @@ class SpatialClassifier:
                     layout = detect(raw, _size(images))
                     activate = nn.Identity()
             else:
-                anatomy, known = self._spatial()
+                anatomy, known = self.parts()
                 raw, logits = anatomy.forward_leaf(self.model, images)
                 layout = known if isinstance(known, Layout) else None
                 activate = anatomy.activate  # type: ignore[assignment]
@@ -234,7 +234,12 @@ class SpatialClassifier:
 
         return last_differentiable_layer(self)
 
-    def _spatial(self) -> tuple[Anatomy, Layout | Levels]:
+    def parts(self) -> tuple[Anatomy, Layout | Levels]:
+        """Return what runs the model in two halves, and how its raw features lie in memory.
+
+        Raises:
+            SplitError: the model has no class maps; the message says why and what to do.
+        """
         if self.anatomy is None or self.layout is None:
             raise SplitError(self.note)
         return self.anatomy, self.layout

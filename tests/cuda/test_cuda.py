@@ -201,3 +201,17 @@ def test_attention_on_an_earlier_layer():
     attached = AttachedAIB(classifier, latent=8, layer="features.2", modulation="gate")
     assert attached(images(2).cuda()).logits.is_cuda
     assert attached.attention_map(images(2).cuda()).shape == (2, 16, 16)
+
+
+@pytest.mark.parametrize("boxes", ["largest", "all"])
+def test_a_program_exported_on_the_gpu_gives_what_the_model_gives_there(boxes):
+    model = attrib.load_model("demo", device="cuda")
+    explainer = attrib.Explainer(model, "infocam+")
+    given = torch.randn(5, 3, 96, 96, device="cuda")
+    program = explainer.export(boxes=boxes, tolerance=1e-3)
+    logits, target, maps, found, settled = program.program.module()(given)
+    true = explainer(given)
+    assert all(x.is_cuda for x in (logits, target, maps, found, settled))
+    assert torch.equal(target, true.targets.label)
+    assert torch.allclose(maps, true.maps, rtol=0, atol=1e-3 * float(true.maps.abs().max()))
+    assert program.metadata["device"].startswith("cuda")
