@@ -13,12 +13,11 @@ from torch.nn import functional as F  # noqa: N812
 from attrib import surgery
 from attrib.errors import InputError, SpecError
 from attrib.localize import largest_component_bounded, normalize, tight_boxes, usable
-from attrib.localize.heatmap import Normalize
 from attrib.methods import CAM, InfoCAM, InfoCAMPlus, Method
 from attrib.methods.cam import Linear, region_sum
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast, check_fields, format_spec
-from attrib.types import Targets
+from attrib.types import Normalize, Targets
 
 __all__ = ["OUTPUTS", "BoxKind", "Graph", "GraphOptions", "exportable"]
 
