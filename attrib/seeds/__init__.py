@@ -2,6 +2,7 @@
 
 from attrib.journal import labels_of
 from attrib.seeds.combine import combine
+from attrib.seeds.engine import Engine, Local
 from attrib.seeds.formats import FORMATS, Format, Naming, Seed
 from attrib.seeds.job import SeedReport, make_seeds
 from attrib.seeds.label_png import label_image, read_label_png
@@ -12,7 +13,9 @@ from attrib.seeds.pool import pool_of
 
 __all__ = [
     "FORMATS",
+    "Engine",
     "Format",
+    "Local",
     "Naming",
     "Seed",
     "SeedMaps",
