@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attrib.cli.engine import Engine, WorkerCPUs, WorkerGPUs, Workers, engine_of, loading_device
 from attrib.cli.options import (
     DatasetName,
     Device,
@@ -66,7 +67,13 @@ def run(
         str,
         typer.Option(help="i/n: every n-th picture from the i-th on; auto: as torchrun says."),
     ] = "1/1",
-    readers: Annotated[int, typer.Option(min=1, help="Threads that read ahead.")] = 2,
+    readers: Annotated[
+        int, typer.Option(min=1, help="Threads that read ahead, in each process.")
+    ] = 2,
+    engine: Engine = "local",
+    workers: Workers = None,
+    worker_cpus: WorkerCPUs = None,
+    worker_gpus: WorkerGPUs = None,
     multi_label: Annotated[
         bool | None, typer.Option(help="The model has independent outputs; as it says if left.")
     ] = None,
@@ -84,7 +91,7 @@ def run(
 
     import attrib
     from attrib.cli.options import labelled_dataset
-    from attrib.seeds import Local, SeedOptions, make_seeds
+    from attrib.seeds import SeedOptions, make_seeds
 
     options = SeedOptions(
         scales=None if scales is None else _numbers(scales),
@@ -98,7 +105,8 @@ def run(
         refine=refine,  # type: ignore[arg-type]
         saliency=saliency,
     )
-    part = part_of(shard, device)
+    where = engine_of(engine, readers, workers=workers, cpus=worker_cpus, gpus=worker_gpus)
+    part = part_of(shard, loading_device(engine, device))
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=part.device)
     loaded = loaded.to(memory_format=torch.channels_last)  # what convolutions like, CPU or GPU
     explainer = attrib.Explainer(loaded, method, multi_label=multi_label)
@@ -113,7 +121,7 @@ def run(
             out,
             options,
             shard=(part.index, part.count),
-            engine=Local(readers=readers),
+            engine=where,
             progress=None,
         )
     except KeyboardInterrupt:

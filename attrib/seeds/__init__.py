@@ -8,6 +8,7 @@ from attrib.seeds.job import SeedReport, make_seeds
 from attrib.seeds.label_png import label_image, read_label_png
 from attrib.seeds.labels import affinity_label, label_map, with_saliency
 from attrib.seeds.maps import SeedMaps, aggregate, seed_views
+from attrib.seeds.on_ray import OnRay
 from attrib.seeds.options import SeedOptions
 from attrib.seeds.pool import pool_of
 
@@ -17,6 +18,7 @@ __all__ = [
     "Format",
     "Local",
     "Naming",
+    "OnRay",
     "Seed",
     "SeedMaps",
     "SeedOptions",
