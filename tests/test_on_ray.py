@@ -120,6 +120,7 @@ def test_one_engine_goes_on_where_the_other_stopped(cluster, root, straight, exp
     assert contents(tmp_path) == straight
 
 
+@pytest.mark.slow
 def test_pictures_that_fail_and_a_model_that_does_nothing_else(cluster, explainer, tmp_path):
     root = render(tmp_path, 12)
     (root / "p3.png").write_bytes(b"no picture")
@@ -133,6 +134,7 @@ def test_pictures_that_fail_and_a_model_that_does_nothing_else(cluster, explaine
     assert len(journal(root / "none")) == 10
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written(cluster, root, explainer, tmp_path):
     (tmp_path / "label").write_bytes(b"in the way")
     options = SeedOptions(scales=(1.0,))
@@ -140,6 +142,7 @@ def test_a_file_that_cannot_be_written(cluster, root, explainer, tmp_path):
         make_seeds(explainer, folder(root), tmp_path, options, engine=TWO)
 
 
+@pytest.mark.slow
 def test_rib_with_other_pictures(cluster, root, explainer, tmp_path):
     """Its pool is sent along."""
     rib = attrib.Explainer("demo", RIB)
@@ -153,6 +156,7 @@ def test_rib_with_other_pictures(cluster, root, explainer, tmp_path):
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_the_command_starts_a_cluster_of_its_own(tmp_path):
     pytest.importorskip("ray.data", reason=WITHOUT)
     root = render(tmp_path, 6)

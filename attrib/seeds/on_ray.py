@@ -92,13 +92,15 @@ class OnRay:
         self, ray: Any, sent: Any, samples: Sequence[LabelledSample]
     ) -> Iterator[dict[str, str]]:
         rows = [{"sample": pickle.dumps(sample)} for sample in samples]
-        blocks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // self.batch))
+        batch = min(self.batch, _parts(len(rows), self.workers))
+        count = _parts(len(rows), batch)
+        blocks = ray.data.from_items(rows, override_num_blocks=count)
         blocks.context.enable_progress_bars = False  # the job shows its own
         done = blocks.map_batches(
             _Worker,
             fn_constructor_args=(sent, self.cpus, self.readers),
-            batch_size=self.batch,
-            compute=ray.data.ActorPoolStrategy(size=self.workers),
+            batch_size=batch,
+            compute=ray.data.ActorPoolStrategy(size=min(self.workers, count)),
             num_cpus=self.cpus,
             num_gpus=self.gpus,
         )
@@ -174,6 +176,10 @@ class _Worker:
             "error": [outcome.error for outcome in outcomes],
             "broken": [*[""] * (len(outcomes) - 1), broken],
         }
+
+
+def _parts(whole: int, size: int) -> int:
+    return -(-whole // size)
 
 
 def _placed(task: SeedTask, *, on_gpu: bool) -> SeedTask:
