@@ -18,7 +18,9 @@ from torch import nn
 import attrib
 from attrib.cli.engine import engine_of, loading_device
 from attrib.errors import InputError, MissingExtraError, ModelError, OutputError
-from attrib.seeds import FORMATS, OnRay, SeedOptions, make_seeds
+from attrib.seeds import FORMATS, Naming, OnRay, SeedOptions, make_seeds
+from attrib.seeds.engine import SeedTask
+from attrib.seeds.output import SeedFiles
 from tests.models import Everything
 from tests.seed_jobs import contents, folder, render
 
@@ -140,6 +142,43 @@ def test_a_file_that_cannot_be_written(cluster, root, explainer, tmp_path):
     options = SeedOptions(scales=(1.0,))
     with pytest.raises(OutputError, match=r"cannot write into .*label.*repeat the command"):
         make_seeds(explainer, folder(root), tmp_path, options, engine=TWO)
+
+
+class Unsendable(nn.Module):
+    """A model that cannot leave its process, or not arrive in another."""
+
+    def __init__(self, model, way):
+        super().__init__()
+        self.model, self.way = model, way
+
+    def forward(self, images):
+        return self.model(images)
+
+    def __getstate__(self):
+        if self.way == "out":
+            raise TypeError("cannot pickle this")
+        return super().__getstate__()
+
+    def __setstate__(self, state):
+        raise RuntimeError("cannot unpickle this")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [("out", "cannot be pickled and sent .* cannot pickle this"), ("in", "cannot unpickle this")],
+)
+def test_a_model_that_cannot_be_sent(cluster, root, explainer, tmp_path, way, message):
+    classifier = explainer.classifier
+    broken = replace(classifier, model=Unsendable(classifier.model, way))
+    task = SeedTask(
+        classifier=broken,
+        method=explainer.method,
+        options=OPTIONS,
+        files=SeedFiles(out=tmp_path, formats=OPTIONS.formats, naming=Naming()),
+    )
+    with pytest.raises(ModelError, match=message):
+        list(TWO.run(task, [folder(root)[0]]))
 
 
 @pytest.mark.slow

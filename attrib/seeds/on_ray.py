@@ -150,7 +150,7 @@ class _Worker:
     """An actor with a model of its own.
 
     Args:
-        sent: Reference to the task.
+        sent: Reference to the pickled task.
         cpus: Threads that torch may use.
         readers: Threads that read ahead.
     """
@@ -159,7 +159,7 @@ class _Worker:
         import ray
 
         torch.set_num_threads(cpus)
-        task = _placed(ray.get(sent), on_gpu=bool(ray.get_gpu_ids()))
+        task = _placed(pickle.loads(ray.get(sent)), on_gpu=bool(ray.get_gpu_ids()))
         self._maker, self._files, self._readers = task.maker(), task.files, readers
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
@@ -191,9 +191,10 @@ def _placed(task: SeedTask, *, on_gpu: bool) -> SeedTask:
 
 def _sent(ray: Any, task: SeedTask) -> Any:
     try:
-        return ray.put(task)
-    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        packed = ray.cloudpickle.dumps(task)
+    except (TypeError, AttributeError, RuntimeError, pickle.PicklingError) as error:
         raise ModelError(f"the model cannot be pickled and sent to workers: {error}") from error
+    return ray.put(packed)
 
 
 @contextmanager
