@@ -304,6 +304,16 @@ def test_options_that_make_no_sense(tmp_path):
             SeedOptions(**options)
 
 
+def test_a_method_that_cannot_be_set_up_claims_no_folder(root, explainer, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise InputError("no such layer")
+
+    monkeypatch.setattr("attrib.seeds.maker._plain_sums", refuse)
+    with pytest.raises(InputError, match="no such layer"):
+        make_seeds(explainer, folder(root), tmp_path, SMALL)
+    assert not any(tmp_path.iterdir())
+
+
 def test_labels_that_are_not_the_models_are_refused(root, explainer, tmp_path):
     other = Folder(root, root / "labels.csv", classes=tuple(reversed(CLASSES)))
     with pytest.raises(InputError, match="class names differ"):

@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_sent(cluster, root, explainer, tmp_path, way, me
         files=SeedFiles(out=tmp_path, formats=OPTIONS.formats, naming=Naming()),
     )
     with pytest.raises(ModelError, match=message):
-        list(TWO.run(task, [folder(root)[0]]))
+        list(TWO.ready(task)([folder(root)[0]]))
 
 
 @pytest.mark.slow
@@ -239,3 +239,4 @@ def test_what_cannot_be_asked_for(explainer, root, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'attrib\[ray\]'"):
         make_seeds(explainer, folder(root), tmp_path, OPTIONS, engine=OnRay())
+    assert not any(tmp_path.iterdir())

@@ -43,14 +43,14 @@ def part_of(shard: str, device: str | None) -> Part:
         rank, size, local = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
         return Part(index=rank + 1, count=size, device=_device(device, local), launched=True)
     index, _, count = shard.partition("/")
-    if not (index.isdigit() and count.isdigit()):
+    if not (index.isdecimal() and count.isdecimal()):
         raise InputError(f"--shard takes i/n such as 1/4, or auto under torchrun, got {shard!r}")
     return Part(index=int(index), count=int(count), device=device)
 
 
 def _number(name: str) -> int:
     text = os.environ.get(name, "")
-    if not text.isdigit():
+    if not text.isdecimal():
         raise InputError(
             f"--shard auto reads RANK, WORLD_SIZE and LOCAL_RANK, which torchrun sets; {name} is "
             f"{text!r}. Start it as torchrun --nproc-per-node N --no-python attrib ..., or give "

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from attrib.datasets.labelled import LabelledSample
@@ -17,7 +18,7 @@ from attrib.seeds.maker import SeedMaker
 from attrib.seeds.options import SeedOptions
 from attrib.seeds.output import SeedFiles
 
-__all__ = ["Engine", "Local", "Outcome", "Outcomes", "SeedTask", "deal_with"]
+__all__ = ["Deal", "Engine", "Local", "Outcome", "Outcomes", "SeedTask", "deal_with"]
 
 PENDING = 8
 """Seeds that may wait to be written."""
@@ -37,6 +38,7 @@ class Outcome:
 
 
 Outcomes = Generator[Outcome, None, None]
+Deal = Callable[[Sequence[LabelledSample]], Outcomes]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,13 +73,16 @@ class Engine(Protocol):
             InputError: the engine cannot take this model where it is.
         """
 
-    def run(self, task: SeedTask, samples: Sequence[LabelledSample]) -> Outcomes:
-        """Make and write the seed of each picture, and yield its outcome, once, when it is there.
+    def ready(self, task: SeedTask) -> Deal:
+        """Get ready for a task, and find out here what is wrong with it; nothing is written yet.
 
-        Order is free. To stop early, close the generator.
+        Returns:
+            A function that makes and writes the seeds of samples and yields the outcome of each,
+            once, when it is there, in any order. To stop it early, close the generator. It raises
+            an OSError where a file cannot be written.
 
         Raises:
-            OSError: a file cannot be written.
+            AttribError: the task or the engine cannot be used as given.
         """
 
 
@@ -99,9 +104,9 @@ class Local:
         """Return the type of the device that the model is on."""
         return classifier.device.type
 
-    def run(self, task: SeedTask, samples: Sequence[LabelledSample]) -> Outcomes:
-        """Work on the pictures in order."""
-        return deal_with(samples, task.maker(), task.files, self.readers)
+    def ready(self, task: SeedTask) -> Deal:
+        """Make what makes the seeds; pictures are then worked on in order."""
+        return partial(deal_with, maker=task.maker(), files=task.files, readers=self.readers)
 
 
 def deal_with(

@@ -22,7 +22,7 @@ from attrib.methods.rib import check_pool
 from attrib.models import fingerprint
 from attrib.registry import format_spec
 from attrib.seeds.combine import combine
-from attrib.seeds.engine import Engine, Local, Outcome, SeedTask
+from attrib.seeds.engine import Deal, Engine, Local, Outcome, SeedTask
 from attrib.seeds.formats import Naming
 from attrib.seeds.maker import views_of
 from attrib.seeds.options import SeedOptions
@@ -77,8 +77,8 @@ def make_seeds(
         out: Folder; made if absent. It takes one job only.
         options: What to make.
         shard: `(i, n)`: every n-th picture from the i-th on, counted from 1.
-        engine: Where the work is done, which the files do not depend on: `Local()`, this process,
-            if left, or `OnRay()`.
+        engine: Where the work is done: `Local()`, this process, if left, or `OnRay()`; see there
+            about equal bytes.
         progress: Show a bar; None for one on terminals only.
 
     Raises:
@@ -94,12 +94,13 @@ def make_seeds(
         options=options,
         files=_files(dataset, out, options),
     )
+    deal = engine.ready(task)
     index, count = shard
     with writing(out):
         claim(out, _facts(explainer, dataset, options, engine))
         journal = Journal(out, f"{index}-of-{count}")
         with journal.open():
-            work = _Work(task, engine, journal)
+            work = _Work(deal, task.files, journal)
             started = time.perf_counter()
             work.run([dataset[i] for i in range(index - 1, len(dataset), count)], progress)
             seconds = time.perf_counter() - started
@@ -112,8 +113,8 @@ def make_seeds(
 class _Work:
     """One run over one shard."""
 
-    def __init__(self, task: SeedTask, engine: Engine, journal: Journal) -> None:
-        self._task, self._engine, self._journal = task, engine, journal
+    def __init__(self, deal: Deal, files: SeedFiles, journal: Journal) -> None:
+        self._deal, self._files, self._journal = deal, files, journal
         self._in_a_row = 0
         self.made = self.kept = 0
         self.failed: dict[str, str] = {}
@@ -122,18 +123,16 @@ class _Work:
         """Deal with every picture that is not done yet."""
         from tqdm import tqdm
 
-        files, known = self._task.files, self._journal.read()
-        todo = [s for s in samples if not (_done(known.get(s.id)) and files.whole(s.id))]
-        ids = {sample.id for sample in todo}
+        known = self._journal.read()
+        todo = [s for s in samples if not (_done(known.get(s.id)) and self._files.whole(s.id))]
         self.kept = len(samples) - len(todo)
-        files.clean(ids)
+        self._files.clean({sample.id for sample in todo})
         show = None if progress is None else not progress
         bar = tqdm(total=len(samples), initial=self.kept, disable=show, unit="picture")
-        with bar, closing(self._engine.run(self._task, todo)) as outcomes:
+        with bar, closing(self._deal(todo)) as outcomes:
             for outcome in outcomes:
                 self._note(outcome)
                 bar.update()
-        files.clean(ids)
 
     def _note(self, outcome: Outcome) -> None:
         """Write down what became of a picture; give up when nothing works."""

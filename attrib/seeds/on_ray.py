@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from attrib.datasets.labelled import LabelledSample
 from attrib.errors import InputError, MissingExtraError, ModelError
 from attrib.models import SpatialClassifier
-from attrib.seeds.engine import Outcome, Outcomes, SeedTask, deal_with
+from attrib.seeds.engine import Deal, Outcome, Outcomes, SeedTask, deal_with
 
 __all__ = ["OnRay"]
 
@@ -31,7 +32,8 @@ class OnRay:
 
     Args:
         workers: Actors, each with a copy of the model.
-        cpus: Cores per actor, and torch's threads in it.
+        cpus: Cores per actor, and torch's threads in it. On the CPU the files are byte for byte
+            those of `Local` in a process of as many threads.
         gpus: GPUs per actor: 1, or less for several actors on one; 0 computes on the CPU.
         readers: Threads per actor that read pictures ahead.
         batch: Pictures given to an actor at a time; so many are done again when it dies.
@@ -63,18 +65,25 @@ class OnRay:
             )
         return "cuda" if self.gpus else "cpu"
 
-    def run(self, task: SeedTask, samples: Sequence[LabelledSample]) -> Outcomes:
-        """Work on the pictures, in any order.
+    def ready(self, task: SeedTask) -> Deal:
+        """Try here what every worker will do first; then pictures are worked on in any order.
+
+        What is returned raises an InputError if there is no such cluster or this machine has too
+        few GPUs, and a ModelError if the model cannot be sent or a worker fails through no
+        picture's fault.
 
         Raises:
             MissingExtraError: Ray is not installed.
-            InputError: there is no such cluster, or this machine has too few GPUs.
-            ModelError: the model cannot be sent, or a worker fails through no picture's fault.
-            OSError: a file cannot be written.
         """
+        _imported()
+        task.maker()
+        return partial(self._run, task)
+
+    def _run(self, task: SeedTask, samples: Sequence[LabelledSample]) -> Outcomes:
         if not samples:
             return
-        due = {sample.id for sample in samples}
+        ids = {sample.id for sample in samples}
+        due = set(ids)
         with self._cluster() as ray, _failures(ray):
             sent = _sent(ray, task)  # held here, so that an actor can be started again
             for row in self._rows(ray, sent, samples):
@@ -83,6 +92,7 @@ class OnRay:
                 if row["id"] in due:
                     due.remove(row["id"])
                     yield Outcome(id=row["id"], error=row["error"])
+        task.files.clean(ids)  # what a worker that died was writing
         if due:
             raise ModelError(
                 f"Ray lost {len(due)} pictures, one of them {min(due)}; repeat the job"
@@ -110,11 +120,7 @@ class OnRay:
     @contextmanager
     def _cluster(self) -> Iterator[Any]:
         """Be connected to a cluster, and leave it if this connected to it."""
-        try:
-            import ray
-            import ray.data
-        except ImportError:
-            raise MissingExtraError("Ray Data", "ray") from None
+        ray = _imported()
         if ray.is_initialized():
             yield ray
             return
@@ -144,6 +150,15 @@ class OnRay:
                 f"{self.workers} workers with {self.gpus:g} GPUs each need more than the {gpus:g} "
                 "of this machine; set RAY_ADDRESS for a cluster, or ask for less"
             )
+
+
+def _imported() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtraError("Ray Data", "ray") from None
+    return ray
 
 
 class _Worker:
