@@ -18,16 +18,16 @@ from typer.testing import CliRunner
 
 import attrib
 from attrib.cli import app
-from attrib.datasets import Folder, Scenes
+from attrib.datasets import Folder
 from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, ModelError, OutputError
 from attrib.evaluate import evaluate_seeds
 from attrib.methods import RIB
-from attrib.seeds import FORMATS, SeedOptions, make_seeds, pool_of, read_label_png
+from attrib.seeds import FORMATS, Local, SeedOptions, make_seeds, pool_of, read_label_png
 from tests.models import Everything
+from tests.seed_jobs import COUNT, contents, folder, render
 
 ALL = tuple(FORMATS)
-COUNT = 6
 SMALL = SeedOptions(scales=(1.0, 0.5), formats=ALL)
 RIB_SPEC = (
     "rib(steps=2, lr=1e-3, train_from=4, scales=(1.0, 0.5), loss_scales=(1.0,), others='{}', "
@@ -37,23 +37,7 @@ RIB_SPEC = (
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Scenes as a folder of pictures of odd sizes, with labels and masks; the last has no class."""
-    root = tmp_path_factory.mktemp("scenes")
-    (root / "masks").mkdir()
-    rows = ["path,labels"]
-    for i in range(COUNT):
-        scene = Scenes(length=COUNT, size=56 + 8 * i, seed=3)[i]
-        pixels = scene.image.permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(root / f"p{i}.png")
-        mask = scene.mask.numpy().astype(np.uint8) * (scene.label + 1)
-        Image.fromarray(mask if i < COUNT - 1 else mask * 0).save(root / "masks" / f"p{i}.png")
-        rows.append(f"p{i}.png,{CLASSES[scene.label] if i < COUNT - 1 else ''}")
-    (root / "labels.csv").write_text("\n".join(rows) + "\n")
-    return root
-
-
-def folder(root):
-    return Folder(root, root / "labels.csv", classes=CLASSES, masks=root / "masks")
+    return render(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +54,6 @@ def straight(root, explainer, tmp_path_factory):
     return contents(out)
 
 
-def contents(out: Path) -> dict[str, bytes]:
-    """Every file but the journals, which are logs."""
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and "journal" not in path.parts
-    }
-
-
 def test_what_is_written(root, straight, explainer, tmp_path):
     names = {f"{name}/p{i}{FORMATS[name].suffix}" for name in ALL for i in range(COUNT)}
     assert set(straight) == names | {"job.json", "rle.json", "boxes.json", "boxes.csv"}
@@ -89,7 +64,7 @@ def test_what_is_written(root, straight, explainer, tmp_path):
     assert [row["id"] for row in boxes] == [f"p{i}" for i in range(COUNT - 1)]
     assert all(0 < row["score"] <= 1 for row in boxes)
     out = tmp_path / "again"
-    make_seeds(explainer, folder(root), out, SMALL, readers=4)
+    make_seeds(explainer, folder(root), out, SMALL, engine=Local(readers=4))
     assert contents(out) == straight
     empty = read_label_png(out / "label" / f"p{COUNT - 1}.png")
     assert empty.shape == (96, 96)
@@ -329,6 +304,16 @@ def test_options_that_make_no_sense(tmp_path):
             SeedOptions(**options)
 
 
+def test_a_method_that_cannot_be_set_up_claims_no_folder(root, explainer, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise InputError("no such layer")
+
+    monkeypatch.setattr("attrib.seeds.maker._plain_sums", refuse)
+    with pytest.raises(InputError, match="no such layer"):
+        make_seeds(explainer, folder(root), tmp_path, SMALL)
+    assert not any(tmp_path.iterdir())
+
+
 def test_labels_that_are_not_the_models_are_refused(root, explainer, tmp_path):
     other = Folder(root, root / "labels.csv", classes=tuple(reversed(CLASSES)))
     with pytest.raises(InputError, match="class names differ"):
@@ -445,7 +430,7 @@ def test_the_commands(root, damaged, tmp_path):
     assert stopped.exit_code == 130
     assert "repeat the command to go on" in stopped.output
     for options, message in {
-        ("--shard", "2"): "i/n such as 1/4, got '2'",
+        ("--shard", "2"): "or auto under torchrun, got '2'",
         ("--scales", "a"): "numbers like 1,0.5,1.5, got 'a'",
         ("--format", "png"): "unknown seed format 'png'",
         ("--method", "rib", "--scales", "1"): "rib has scales and flips of its own",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attrib.cli.engine import Engine, WorkerCPUs, WorkerGPUs, Workers, engine_of, loading_device
 from attrib.cli.options import (
     DatasetName,
     Device,
@@ -18,6 +19,7 @@ from attrib.cli.options import (
     Split,
     Weights,
 )
+from attrib.cli.shard import part_of
 
 if TYPE_CHECKING:
     from attrib.seeds import SeedReport
@@ -61,8 +63,17 @@ def run(
     saliency: Annotated[
         Path | None, typer.Option(help="Folder of masks ID.png; disagreement is ignored.")
     ] = None,
-    shard: Annotated[str, typer.Option(help="i/n: every n-th picture from the i-th on.")] = "1/1",
-    readers: Annotated[int, typer.Option(min=1, help="Threads that read ahead.")] = 2,
+    shard: Annotated[
+        str,
+        typer.Option(help="i/n: every n-th picture from the i-th on; auto: as torchrun says."),
+    ] = "1/1",
+    readers: Annotated[
+        int, typer.Option(min=1, help="Threads that read ahead, in each process.")
+    ] = 2,
+    engine: Engine = "local",
+    workers: Workers = None,
+    worker_cpus: WorkerCPUs = None,
+    worker_gpus: WorkerGPUs = None,
     multi_label: Annotated[
         bool | None, typer.Option(help="The model has independent outputs; as it says if left.")
     ] = None,
@@ -74,7 +85,7 @@ def run(
 
     Repeat the command after any interruption: what is done is kept. The exit status is 0 when
     every picture is done, 1 when some failed, 2 when the job cannot be run as asked, 130 after
-    Ctrl-C.
+    Ctrl-C. With --shard auto it is 0 also when some failed, as torchrun would end the others.
     """
     import torch
 
@@ -94,22 +105,30 @@ def run(
         refine=refine,  # type: ignore[arg-type]
         saliency=saliency,
     )
-    part = _shard(shard)
-    loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
+    where = engine_of(engine, readers, workers=workers, cpus=worker_cpus, gpus=worker_gpus)
+    part = part_of(shard, loading_device(engine, device))
+    loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=part.device)
     loaded = loaded.to(memory_format=torch.channels_last)  # what convolutions like, CPU or GPU
     explainer = attrib.Explainer(loaded, method, multi_label=multi_label)
     classes = explainer.classifier.spec.labels
     data = labelled_dataset(dataset, root, split, labels, classes=classes)
-    typer.echo(f"{data.name}: {len(data)} pictures, shard {shard}, into {out}", err=True)
+    place = f"shard {part.index}/{part.count}, into {out}"
+    typer.echo(f"{data.name}: {len(data)} pictures, {place}", err=True)
     try:
         report = make_seeds(
-            explainer, data, out, options, shard=part, readers=readers, progress=None
+            explainer,
+            data,
+            out,
+            options,
+            shard=(part.index, part.count),
+            engine=where,
+            progress=None,
         )
     except KeyboardInterrupt:
         typer.echo("stopped; what is done is kept: repeat the command to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
     _print(report, out)
-    raise typer.Exit(1 if report.failed else 0)
+    raise typer.Exit(1 if report.failed and not part.launched else 0)
 
 
 def _print(report: SeedReport, out: Path) -> None:
@@ -133,12 +152,3 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--scales takes numbers like 1,0.5,1.5, got {text!r}") from None
-
-
-def _shard(text: str) -> tuple[int, int]:
-    from attrib.errors import InputError
-
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit()):
-        raise InputError(f"--shard takes i/n such as 1/4, got {text!r}")
-    return int(index), int(count)

@@ -1,11 +1,10 @@
-"""Seeds of a whole data set: resumable, in shards, with reading and writing beside the model."""
+"""Seeds of a whole data set: resumable, in shards, by one engine or another."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
-from attrib.errors import AttribError, InputError, ModelError
+from attrib.errors import InputError, ModelError
 from attrib.explain import Explainer
 from attrib.files import writing
 from attrib.journal import Journal, claim
@@ -23,17 +22,17 @@ from attrib.methods.rib import check_pool
 from attrib.models import fingerprint
 from attrib.registry import format_spec
 from attrib.seeds.combine import combine
-from attrib.seeds.formats import FORMATS, Naming, Seed
-from attrib.seeds.maker import SeedMaker
+from attrib.seeds.engine import Deal, Engine, Local, Outcome, SeedTask
+from attrib.seeds.formats import Naming
+from attrib.seeds.maker import views_of
 from attrib.seeds.options import SeedOptions
+from attrib.seeds.output import SeedFiles
 from attrib.seeds.pool import pool_of
 
 __all__ = ["SeedReport", "make_seeds"]
 
 IN_A_ROW = 10
 """So many failures one after the other are no accident."""
-PENDING = 8
-"""Seeds that may wait to be written."""
 VERSIONS = ("attrib", "torch", "timm", "numpy", "pillow", "opencv-python-headless")
 
 
@@ -63,7 +62,7 @@ def make_seeds(
     options: SeedOptions | None = None,
     *,
     shard: tuple[int, int] = (1, 1),
-    readers: int = 2,
+    engine: Engine | None = None,
     progress: bool | None = False,
 ) -> SeedReport:
     """Make the seeds of every picture of a data set, or go on where an earlier run stopped.
@@ -78,7 +77,8 @@ def make_seeds(
         out: Folder; made if absent. It takes one job only.
         options: What to make.
         shard: `(i, n)`: every n-th picture from the i-th on, counted from 1.
-        readers: Threads that read pictures ahead.
+        engine: Where the work is done: `Local()`, this process, if left, or `OnRay()`; see there
+            about equal bytes.
         progress: Show a bar; None for one on terminals only.
 
     Raises:
@@ -86,18 +86,23 @@ def make_seeds(
         OutputError: a file cannot be written, e.g. on a full disk; a rerun goes on.
         ModelError: ten pictures in a row failed.
     """
-    options, out = options or SeedOptions(), Path(out)
+    options, out, engine = options or SeedOptions(), Path(out), engine or Local()
     _check(explainer, dataset, shard)
-    method = _with_pool(explainer, dataset)
-    maker = SeedMaker(explainer.classifier, method, options)
+    task = SeedTask(
+        classifier=explainer.classifier,
+        method=_with_pool(explainer, dataset),
+        options=options,
+        files=_files(dataset, out, options),
+    )
+    deal = engine.ready(task)
+    index, count = shard
     with writing(out):
-        claim(out, _facts(explainer, dataset, options, maker))
-        index, count = shard
+        claim(out, _facts(explainer, dataset, options, engine))
         journal = Journal(out, f"{index}-of-{count}")
         with journal.open():
-            work = _Work(maker, dataset, out, options, journal)
+            work = _Work(deal, task.files, journal)
             started = time.perf_counter()
-            work.run(range(index - 1, len(dataset), count), readers, progress)
+            work.run([dataset[i] for i in range(index - 1, len(dataset), count)], progress)
             seconds = time.perf_counter() - started
         complete = _finish(dataset, out, options, journal)
     return SeedReport(
@@ -108,107 +113,46 @@ def make_seeds(
 class _Work:
     """One run over one shard."""
 
-    def __init__(
-        self,
-        maker: SeedMaker,
-        dataset: LabelledDataset,
-        out: Path,
-        options: SeedOptions,
-        journal: Journal,
-    ) -> None:
-        self._maker, self._dataset, self._out = maker, dataset, out
-        self._journal = journal
-        self._naming = Naming(labels=dataset.labels, category_ids=dataset.category_ids)
-        self._formats = options.formats
+    def __init__(self, deal: Deal, files: SeedFiles, journal: Journal) -> None:
+        self._deal, self._files, self._journal = deal, files, journal
         self._in_a_row = 0
         self.made = self.kept = 0
         self.failed: dict[str, str] = {}
 
-    def run(self, indices: Iterable[int], readers: int, progress: bool | None) -> None:
+    def run(self, samples: Sequence[LabelledSample], progress: bool | None) -> None:
         """Deal with every picture that is not done yet."""
         from tqdm import tqdm
 
-        samples = [self._dataset[i] for i in indices]
         known = self._journal.read()
-        todo = [s for s in samples if not self._is_done(s.id, known)]
+        todo = [s for s in samples if not (_done(known.get(s.id)) and self._files.whole(s.id))]
         self.kept = len(samples) - len(todo)
-        self._clean({sample.id for sample in todo})
-        reading, writing = ThreadPoolExecutor(readers), ThreadPoolExecutor(1)
-        written: deque[Future[None]] = deque()
+        self._files.clean({sample.id for sample in todo})
         show = None if progress is None else not progress
-        try:
-            bar = tqdm(total=len(samples), initial=self.kept, disable=show, unit="picture")
-            with bar:
-                for sample, read in _ahead(reading, self._maker.read, todo, 2 * readers):
-                    seed = self._seed(sample, read)
-                    if seed is not None:
-                        written.append(writing.submit(self._write, seed))
-                    while len(written) > PENDING:
-                        written.popleft().result()
-                    bar.update()
-            while written:
-                written.popleft().result()
-        finally:
-            reading.shutdown(cancel_futures=True)
-            writing.shutdown(cancel_futures=True)
+        bar = tqdm(total=len(samples), initial=self.kept, disable=show, unit="picture")
+        with bar, closing(self._deal(todo)) as outcomes:
+            for outcome in outcomes:
+                self._note(outcome)
+                bar.update()
 
-    def _seed(self, sample: LabelledSample, read: Future[Any]) -> Seed | None:
-        """Make a seed; write down why where that fails."""
-        try:
-            picture, views, salient = read.result()
-            seed = self._maker(sample, picture, views, salient)
-        except (AttribError, RuntimeError) as error:
-            message = " ".join(str(error).split())
-            self.failed[sample.id] = message
-            self._journal.add(sample.id, "failed", error=message)
-            self._in_a_row += 1
-            if self._in_a_row >= IN_A_ROW:
-                raise ModelError(
-                    f"{IN_A_ROW} pictures in a row failed, the last ({sample.id}) with: {message}"
-                ) from error
-            return None
-        self._in_a_row = 0
-        return seed
-
-    def _write(self, seed: Seed) -> None:
-        for name in self._formats:
-            FORMATS[name].write(seed, self._path(name, seed.id), self._naming)
-        self._journal.add(seed.id, "done")
-        self.made += 1
-
-    def _is_done(self, seed_id: str, known: dict[str, dict[str, Any]]) -> bool:
-        """Trust the journal, but not where a file is missing or was emptied by a power cut."""
-        if known.get(seed_id, {}).get("status") != "done":
-            return False
-        paths = [self._path(name, seed_id) for name in self._formats]
-        return all(path.is_file() and path.stat().st_size for path in paths)
-
-    def _path(self, name: str, seed_id: str) -> Path:
-        return self._out / name / f"{seed_id}{FORMATS[name].suffix}"
-
-    def _clean(self, ids: set[str]) -> None:
-        """Remove what a killed run was writing about these pictures."""
-        for name in self._formats:
-            folder = self._out / name
-            for path in folder.rglob(".*"):
-                stem = path.name[1:].removesuffix(path.suffix).rpartition(".")[0]
-                if path.relative_to(folder).with_name(stem or ".").as_posix() in ids:
-                    path.unlink(missing_ok=True)
+    def _note(self, outcome: Outcome) -> None:
+        """Write down what became of a picture; give up when nothing works."""
+        if not outcome.error:
+            self._journal.add(outcome.id, "done")
+            self.made += 1
+            self._in_a_row = 0
+            return
+        self.failed[outcome.id] = outcome.error
+        self._journal.add(outcome.id, "failed", error=outcome.error)
+        self._in_a_row += 1
+        if self._in_a_row >= IN_A_ROW:
+            raise ModelError(
+                f"{IN_A_ROW} pictures in a row failed, the last ({outcome.id}) with: "
+                f"{outcome.error}"
+            )
 
 
-def _ahead(
-    pool: ThreadPoolExecutor,
-    read: Callable[[LabelledSample], Any],
-    samples: Iterable[LabelledSample],
-    depth: int,
-) -> Iterator[tuple[LabelledSample, Future[Any]]]:
-    """Let some pictures be read while others are worked on, in order."""
-    waiting: deque[tuple[LabelledSample, Future[Any]]] = deque()
-    for sample in samples:
-        waiting.append((sample, pool.submit(read, sample)))
-        if len(waiting) > depth:
-            yield waiting.popleft()
-    yield from waiting
+def _done(entry: dict[str, Any] | None) -> bool:
+    return entry is not None and entry["status"] == "done"
 
 
 def _check(explainer: Explainer, dataset: LabelledDataset, shard: tuple[int, int]) -> None:
@@ -226,6 +170,11 @@ def _check(explainer: Explainer, dataset: LabelledDataset, shard: tuple[int, int
         seen.add(name)
 
 
+def _files(dataset: LabelledDataset, out: Path, options: SeedOptions) -> SeedFiles:
+    naming = Naming(labels=dataset.labels, category_ids=dataset.category_ids)
+    return SeedFiles(out=out, formats=options.formats, naming=naming)
+
+
 def _with_pool(explainer: Explainer, dataset: LabelledDataset) -> Method:
     """Let a method that wants other pictures of the data set have them."""
     method, classifier = explainer.method, explainer.classifier
@@ -241,11 +190,12 @@ def _with_pool(explainer: Explainer, dataset: LabelledDataset) -> Method:
 
 
 def _facts(
-    explainer: Explainer, dataset: LabelledDataset, options: SeedOptions, maker: SeedMaker
+    explainer: Explainer, dataset: LabelledDataset, options: SeedOptions, engine: Engine
 ) -> dict[str, Any]:
     """Everything that the bytes of the results depend on."""
     classifier = explainer.classifier
-    chosen = {**asdict(options), "scales": maker.scales, "flip": maker.flip}
+    scales, flip = views_of(explainer.method, options)
+    chosen = {**asdict(options), "scales": scales, "flip": flip}
     return {
         "schema": "attrib.seeds/1",
         "dataset": dataset.name,
@@ -259,7 +209,7 @@ def _facts(
         "std": classifier.spec.std,
         "method": format_spec(explainer.method),
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in chosen.items()},
-        "device": classifier.device.type,
+        "device": engine.device_type(classifier),
         "versions": {name: version(name) for name in VERSIONS},
     }
 
@@ -269,7 +219,7 @@ def _finish(dataset: LabelledDataset, out: Path, options: SeedOptions, journal: 
     known = journal.read()
     if any(dataset[i].id not in known for i in range(len(dataset))):
         return False
-    if any(entry["status"] == "done" for entry in known.values()):
+    if any(_done(entry) for entry in known.values()):
         if "rle" in options.formats:
             combine(out / "rle", out / "rle.json")
         if "boxes" in options.formats:

@@ -25,11 +25,25 @@ from attrib.seeds.maps import SeedMaps, aggregate, seed_views
 from attrib.seeds.options import SeedOptions
 from attrib.types import Targets
 
-__all__ = ["SeedMaker"]
+__all__ = ["SeedMaker", "views_of"]
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 Sums = Callable[[Sequence[Tensor], Bool[Tensor, " c"], str], tuple[list[Tensor], Tensor]]
 """Views, classes and id of a picture to each scale's summed maps `[c, u, v]` and logits `[c]`."""
+
+
+def views_of(method: Method, options: SeedOptions) -> tuple[tuple[float, ...], bool]:
+    """Return at which scales a picture is seen, and whether mirrored too.
+
+    Raises:
+        InputError: scales or flips are given for a method that has its own.
+    """
+    scales, flip = options.scales, options.flip
+    if isinstance(method, RIB):
+        if (scales, flip) != (None, None):
+            raise InputError("rib has scales and flips of its own: rib(scales=..., flip=...)")
+        return method.scales, method.flip
+    return scales or SCALES, flip is not False
 
 
 class SeedMaker:
@@ -46,16 +60,11 @@ class SeedMaker:
 
     def __init__(self, classifier: SpatialClassifier, method: Method, options: SeedOptions) -> None:
         self._classifier, self._options = classifier, options
-        scales, flip = options.scales, options.flip
+        self._scales, self._flip = views_of(method, options)
         if isinstance(method, RIB):
-            if (scales, flip) != (None, None):
-                raise InputError("rib has scales and flips of its own: rib(scales=..., flip=...)")
-            scales, flip = method.scales, method.flip
             self._sums = _rib_sums(classifier, method)
         else:
             self._sums = _plain_sums(classifier, method)
-        self.scales: tuple[float, ...] = scales or SCALES
-        self.flip = flip is not False
 
     def read(self, sample: LabelledSample) -> tuple[Picture, list[Tensor], Tensor | None]:
         """Read a picture and make its views, on the CPU; can be called from other threads.
@@ -65,7 +74,7 @@ class SeedMaker:
         """
         picture, spec = read_image(sample.picture), self._classifier.spec
         base = spec.input_size if self._options.fit == "squash" else None
-        views = seed_views(picture, spec, self.scales, flip=self.flip, size=base)
+        views = seed_views(picture, spec, self._scales, flip=self._flip, size=base)
         if self._classifier.device.type == "cuda":
             views = [view.pin_memory() for view in views]
         return picture, views, self._saliency(sample.id, picture)

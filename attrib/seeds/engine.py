@@ -1,0 +1,172 @@
+"""Where a job's pictures are worked on: what an engine is, and the one of this process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+from attrib.datasets.labelled import LabelledSample
+from attrib.errors import AttribError, InputError
+from attrib.methods import Method
+from attrib.models import SpatialClassifier
+from attrib.seeds.formats import Seed
+from attrib.seeds.maker import SeedMaker
+from attrib.seeds.options import SeedOptions
+from attrib.seeds.output import SeedFiles
+
+__all__ = ["Deal", "Engine", "Local", "Outcome", "Outcomes", "SeedTask", "deal_with"]
+
+PENDING = 8
+"""Seeds that may wait to be written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one picture.
+
+    Args:
+        id: Of the picture.
+        error: Why it has no seed; empty if all its files are written.
+    """
+
+    id: str
+    error: str = ""
+
+
+Outcomes = Generator[Outcome, None, None]
+Deal = Callable[[Sequence[LabelledSample]], Outcomes]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SeedTask:
+    """What is to be done with every picture of a job.
+
+    Args:
+        classifier: The model, split.
+        method: With its other pictures, if it wants any.
+        options: What to make.
+        files: Where to put it.
+    """
+
+    classifier: SpatialClassifier
+    method: Method
+    options: SeedOptions
+    files: SeedFiles
+
+    def maker(self) -> SeedMaker:
+        """Return what makes the seeds, ready on the classifier's device."""
+        return SeedMaker(self.classifier, self.method, self.options)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Works on the pictures of a job, somewhere."""
+
+    def device_type(self, classifier: SpatialClassifier) -> str:
+        """Return where models run, `"cpu"` or `"cuda"`.
+
+        Raises:
+            InputError: the engine cannot take this model where it is.
+        """
+
+    def ready(self, task: SeedTask) -> Deal:
+        """Get ready for a task, and find out here what is wrong with it; nothing is written yet.
+
+        Returns:
+            A function that makes and writes the seeds of samples and yields the outcome of each,
+            once, when it is there, in any order. To stop it early, close the generator. It raises
+            an OSError where a file cannot be written.
+
+        Raises:
+            AttribError: the task or the engine cannot be used as given.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """Works in this process, on the model itself.
+
+    Args:
+        readers: Threads that read pictures ahead.
+    """
+
+    readers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.readers < 1:
+            raise InputError(f"readers is 1 or more, got {self.readers}")
+
+    def device_type(self, classifier: SpatialClassifier) -> str:
+        """Return the type of the device that the model is on."""
+        return classifier.device.type
+
+    def ready(self, task: SeedTask) -> Deal:
+        """Make what makes the seeds; pictures are then worked on in order."""
+        return partial(deal_with, maker=task.maker(), files=task.files, readers=self.readers)
+
+
+def deal_with(
+    samples: Sequence[LabelledSample], maker: SeedMaker, files: SeedFiles, readers: int
+) -> Outcomes:
+    """Make and write seeds in order, reading and writing in threads beside the model.
+
+    Args:
+        samples: The pictures.
+        maker: Makes a seed.
+        files: Takes it.
+        readers: Threads that read ahead.
+
+    Yields:
+        The outcome of each picture, in order.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    reading, writing = ThreadPoolExecutor(readers), ThreadPoolExecutor(1)
+    waiting: deque[Future[Outcome]] = deque()
+    try:
+        for sample, read in _ahead(reading, maker.read, samples, 2 * readers):
+            made = _made(maker, sample, read)
+            waiting.append(writing.submit(_written, made, files))
+            while waiting and (waiting[0].done() or len(waiting) > PENDING):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        reading.shutdown(cancel_futures=True)
+        writing.shutdown(cancel_futures=True)
+
+
+def _made(maker: SeedMaker, sample: LabelledSample, read: Future[Any]) -> Seed | Outcome:
+    """Make a seed, or tell why that fails."""
+    try:
+        picture, views, salient = read.result()
+        return maker(sample, picture, views, salient)
+    except (AttribError, RuntimeError) as error:
+        return Outcome(id=sample.id, error=" ".join(str(error).split()) or type(error).__name__)
+
+
+def _written(made: Seed | Outcome, files: SeedFiles) -> Outcome:
+    if isinstance(made, Outcome):
+        return made
+    files.write(made)
+    return Outcome(id=made.id)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    read: Callable[[LabelledSample], Any],
+    samples: Iterable[LabelledSample],
+    depth: int,
+) -> Iterator[tuple[LabelledSample, Future[Any]]]:
+    """Let some pictures be read while others are worked on, in order."""
+    waiting: deque[tuple[LabelledSample, Future[Any]]] = deque()
+    for sample in samples:
+        waiting.append((sample, pool.submit(read, sample)))
+        if len(waiting) > depth:
+            yield waiting.popleft()
+    yield from waiting

@@ -1,0 +1,242 @@
+"""Seeds on a Ray cluster of two workers: the same bytes, also when one of them is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import psutil
+import pytest
+import torch
+from torch import nn
+
+import attrib
+from attrib.cli.engine import engine_of, loading_device
+from attrib.errors import InputError, MissingExtraError, ModelError, OutputError
+from attrib.seeds import FORMATS, Naming, OnRay, SeedOptions, make_seeds
+from attrib.seeds.engine import SeedTask
+from attrib.seeds.output import SeedFiles
+from tests.models import Everything
+from tests.seed_jobs import contents, folder, render
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{kind}")  # of Ray itself
+    for kind in ("DeprecationWarning", "FutureWarning", "ResourceWarning")
+]
+MANY = 40
+OPTIONS = SeedOptions(scales=(1.0, 0.5), formats=tuple(FORMATS))
+TWO = OnRay(workers=2, batch=4)
+RIB = (
+    "rib(steps=2, lr=1e-3, train_from=4, scales=(1.0, 0.5), loss_scales=(1.0,), others='sampled', "
+    "num_others=1, pool_pictures=4, pool_size=48, pool_long_side=(40, 64))"
+)
+WITHOUT = "Ray is not installed; pip install 'attrib[ray]'"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return render(tmp_path_factory.mktemp("scenes"), MANY)
+
+
+@pytest.fixture(scope="module")
+def explainer():
+    return attrib.Explainer("demo", "cam")
+
+
+@contextmanager
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(TWO.cpus)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def straight(root, explainer, tmp_path_factory):
+    """What one process makes, with as many threads as a worker has."""
+    out = tmp_path_factory.mktemp("straight")
+    with one_thread():
+        make_seeds(explainer, folder(root), out, OPTIONS)
+    return contents(out)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("ray.data", reason=WITHOUT)
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
+    yield ray
+    ray.shutdown()
+
+
+def journal(out):
+    path = out / "journal" / "1-of-1.jsonl"
+    return [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
+
+
+def actors():
+    """Processes of the workers of this cluster."""
+    everyone = psutil.Process().children(recursive=True)
+    return [p for p in everyone if p.name().startswith("ray::") and "MapWorker" in p.cmdline()[0]]
+
+
+class Killer(threading.Thread):
+    """Kills a worker once some pictures are done."""
+
+    def __init__(self, out, after):
+        super().__init__(daemon=True)
+        self.out, self.after = out, after
+        self.done = None
+
+    def run(self):
+        while len(journal(self.out)) < self.after:
+            time.sleep(0.002)
+        actors()[0].send_signal(signal.SIGKILL)
+        self.done = len(journal(self.out))
+
+
+def test_a_killed_worker_loses_nothing_and_repeats_nothing(
+    cluster, root, straight, explainer, tmp_path
+):
+    killer = Killer(tmp_path, after=6)
+    killer.start()
+    report = make_seeds(explainer, folder(root), tmp_path, OPTIONS, engine=TWO)
+    assert 6 <= killer.done < MANY - TWO.batch
+    assert (report.made, report.kept, report.failed, report.complete) == (MANY, 0, {}, True)
+    assert contents(tmp_path) == straight
+    assert sorted(row["id"] for row in journal(tmp_path)) == sorted(f"p{i}" for i in range(MANY))
+    again = make_seeds(explainer, folder(root), tmp_path, OPTIONS)
+    assert (again.made, again.kept) == (0, MANY)
+
+
+def test_one_engine_goes_on_where_the_other_stopped(cluster, root, straight, explainer, tmp_path):
+    make_seeds(explainer, folder(root), tmp_path, OPTIONS, shard=(2, 2))
+    report = make_seeds(explainer, folder(root), tmp_path, OPTIONS, engine=TWO)
+    assert (report.made, report.kept, report.complete) == (MANY // 2, MANY // 2, True)
+    assert contents(tmp_path) == straight
+
+
+@pytest.mark.slow
+def test_pictures_that_fail_and_a_model_that_does_nothing_else(cluster, explainer, tmp_path):
+    root = render(tmp_path, 12)
+    (root / "p3.png").write_bytes(b"no picture")
+    report = make_seeds(explainer, folder(root), root / "some", OPTIONS, engine=TWO)
+    assert (report.made, list(report.failed), report.complete) == (11, ["p3"], True)
+    assert "p3.png" in report.failed["p3"]
+    for i in range(12):
+        (root / f"p{i}.png").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"10 pictures in a row failed, the last \(p\d+\)"):
+        make_seeds(explainer, folder(root), root / "none", OPTIONS, engine=TWO)
+    assert len(journal(root / "none")) == 10
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_written(cluster, root, explainer, tmp_path):
+    (tmp_path / "label").write_bytes(b"in the way")
+    options = SeedOptions(scales=(1.0,))
+    with pytest.raises(OutputError, match=r"cannot write into .*label.*repeat the command"):
+        make_seeds(explainer, folder(root), tmp_path, options, engine=TWO)
+
+
+class Unsendable(nn.Module):
+    """A model that cannot leave its process, or not arrive in another."""
+
+    def __init__(self, model, way):
+        super().__init__()
+        self.model, self.way = model, way
+
+    def forward(self, images):
+        return self.model(images)
+
+    def __getstate__(self):
+        if self.way == "out":
+            raise TypeError("cannot pickle this")
+        return super().__getstate__()
+
+    def __setstate__(self, state):
+        raise RuntimeError("cannot unpickle this")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [("out", "cannot be pickled and sent .* cannot pickle this"), ("in", "cannot unpickle this")],
+)
+def test_a_model_that_cannot_be_sent(cluster, root, explainer, tmp_path, way, message):
+    classifier = explainer.classifier
+    broken = replace(classifier, model=Unsendable(classifier.model, way))
+    task = SeedTask(
+        classifier=broken,
+        method=explainer.method,
+        options=OPTIONS,
+        files=SeedFiles(out=tmp_path, formats=OPTIONS.formats, naming=Naming()),
+    )
+    with pytest.raises(ModelError, match=message):
+        list(TWO.ready(task)([folder(root)[0]]))
+
+
+@pytest.mark.slow
+def test_rib_with_other_pictures(cluster, root, explainer, tmp_path):
+    """Its pool is sent along."""
+    rib = attrib.Explainer("demo", RIB)
+    data = folder(render(tmp_path, 4))
+    before = Everything(rib.classifier.model)
+    options = SeedOptions(formats=("npz",))
+    make_seeds(rib, data, tmp_path / "ray", options, engine=TWO)
+    before.assert_same(rib.classifier.model)
+    with one_thread():
+        make_seeds(rib, data, tmp_path / "local", options)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_the_command_starts_a_cluster_of_its_own(tmp_path):
+    pytest.importorskip("ray.data", reason=WITHOUT)
+    root = render(tmp_path, 6)
+    command = [sys.executable, "-c", "from attrib.cli import main; main()", "seeds", "--dataset",
+               "folder", "--root", root, "--labels", root / "labels.csv", "--model", "demo",
+               "--scales", "1", "--format", "npz,boxes"]  # fmt: skip
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env.pop("RAY_ADDRESS", None)
+    for engine in ("local", "ray"):
+        extra = ["--workers", "2"] if engine == "ray" else ["--device", "cpu"]
+        line = [*command, "--out", root / engine, "--engine", engine, *extra]
+        done = subprocess.run(
+            list(map(str, line)), capture_output=True, text=True, check=False, env=env
+        )
+        assert done.returncode == 0, done.stderr
+        assert "made 6, kept 0, failed 0" in done.stdout
+    assert contents(root / "ray") == contents(root / "local")
+
+
+def test_what_cannot_be_asked_for(explainer, root, tmp_path, monkeypatch):
+    for options, message in (
+        ({"workers": 0}, "workers is 1 or more, got 0"),
+        ({"gpus": 2.0}, "gpus is from 0 to 1 for each worker, got 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            OnRay(**options)
+    for name, options, message in (
+        ("spark", {}, "unknown engine 'spark'"),
+        ("local", {"workers": 2}, "are for --engine ray"),
+    ):
+        given = {"workers": None, "cpus": None, "gpus": None} | options
+        with pytest.raises(attrib.AttribError, match=message):
+            engine_of(name, 2, **given)
+    with pytest.raises(InputError, match=r"--device cuda .* --worker-gpus 1"):
+        loading_device("ray", "cuda")
+    assert loading_device("ray", None) == "cpu"
+    elsewhere = replace(explainer.classifier, model=nn.Conv2d(3, 1, 1, device="meta"))
+    with pytest.raises(InputError, match=r"on meta; leave it on the CPU"):
+        OnRay().device_type(elsewhere)
+    assert [OnRay(gpus=g).device_type(explainer.classifier) for g in (0, 0.5)] == ["cpu", "cuda"]
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'attrib\[ray\]'"):
+        make_seeds(explainer, folder(root), tmp_path, OPTIONS, engine=OnRay())
+    assert not any(tmp_path.iterdir())
