@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 import torch
 
 from benchmarks import serving
 
 
+@pytest.mark.slow
 def test_every_way_to_serve_is_compared_with_the_forward_pass(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(serving, "ONNX", ("no_such_package",))
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
