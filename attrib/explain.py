@@ -92,7 +92,9 @@ class Explainer:
                 f"{tuple(images.shape)}; explain() takes pictures of any kind"
             )
         rule = resolve_targets(targets, len(images), self.classifier.spec.labels)
-        own = images.detach().to(self.classifier.device, dtype_of(self.classifier.model), copy=True)
+        device, dtype = self.classifier.device, dtype_of(self.classifier.model)
+        ahead = device.type == "cuda"  # the copy is queued, not awaited
+        own = images.detach().to(device, dtype, copy=True, non_blocking=ahead)
         return self.method.attribute(self.classifier, own, rule)
 
     def explain(
@@ -166,18 +168,19 @@ class Explainer:
             attribution, threshold=threshold, rule=rule, normalize=normalize, resize=resize
         )
         scores = _scores(attribution, classifier.spec.multi_label)
-        owner = attribution.targets.image.tolist()
+        owner, labels = attribution.targets.image.tolist(), attribution.targets.label.tolist()
+        boxes_of = where.map_index.tolist()
         for i, picture in enumerate(pictures):
             rows = [row for row, image in enumerate(owner) if image == i]
             own = _attribution_of(attribution, i, rows)
-            classes = tuple(own.targets.label.tolist())
+            classes = tuple(labels[row] for row in rows)
             yield Explanation(
                 picture=picture,
                 targets=classes,
                 labels=tuple(self._label(c) for c in classes),
                 scores=tuple(scores[row] for row in rows),
                 attribution=own,
-                localization=_localization_of(where, rows),
+                localization=_localization_of(where, rows, boxes_of),
                 model=self._record,
             )
 
@@ -271,7 +274,7 @@ def _scores(attribution: Attribution, multi_label: bool) -> list[float]:
 
 
 def _attribution_of(attribution: Attribution, image: int, rows: list[int]) -> Attribution:
-    index = torch.tensor(rows, dtype=torch.int64, device=attribution.maps.device)
+    index = _index(rows, attribution.maps.device)
     pairs = attribution.targets
     return replace(
         attribution,
@@ -282,21 +285,23 @@ def _attribution_of(attribution: Attribution, image: int, rows: list[int]) -> At
     )
 
 
-def _localization_of(where: Localization, rows: list[int]) -> Localization:
+def _localization_of(where: Localization, rows: list[int], boxes_of: list[int]) -> Localization:
+    """Cut out the maps at `rows`; `boxes_of` is `where.map_index`, which is on the host already."""
     first = {row: i for i, row in enumerate(rows)}
-    kept = [m for m, owner in enumerate(where.map_index.tolist()) if owner in first]
-    index = torch.tensor(kept, dtype=torch.int64, device=where.boxes.device)
+    kept = [m for m, owner in enumerate(boxes_of) if owner in first]
+    device = where.boxes.device
+    index = _index(kept, device)
     return Localization(
         heatmaps=tuple(where.heatmaps[row] for row in rows),
         masks=tuple(where.masks[row] for row in rows),
         boxes=where.boxes[index],
-        map_index=_renumbered(where.map_index[index], first),
+        map_index=_index([first[boxes_of[m]] for m in kept], device),
         threshold_index=where.threshold_index[index],
         areas=where.areas[index],
-        thresholds=where.thresholds[rows],
+        thresholds=where.thresholds[_index(rows, device)],
         status=tuple(where.status[row] for row in rows),
     )
 
 
-def _renumbered(index: Tensor, first: dict[int, int]) -> Tensor:
-    return torch.tensor([first[i] for i in index.tolist()], dtype=torch.int64, device=index.device)
+def _index(rows: list[int], device: torch.device) -> Tensor:
+    return torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)

@@ -175,6 +175,8 @@ class SpatialClassifier:
         """
         if self.linear is not None:
             weights = coefficients.to(grid.dtype) @ self.weight
+            if grid.device.type != "cpu":
+                return weighted(grid, image, weights)
             counts = torch.bincount(image, minlength=len(grid)).tolist()
             rows = zip(weights.split(counts), grid, strict=True)
             return torch.cat([w @ g.flatten(1) for w, g in rows]).view(-1, *grid.shape[2:])
@@ -243,6 +245,21 @@ class SpatialClassifier:
         self, raw: Raw, layout: Layout | Levels, anatomy: Anatomy, images: Tensor
     ) -> Float[Tensor, "b k u v"]:
         return anatomy.activate(layout.grid(raw, _size(images)))  # type: ignore[arg-type]
+
+
+def weighted(
+    grid: Float[Tensor, "b k u v"], image: Int[Tensor, " n"], weights: Float[Tensor, "n k"]
+) -> Float[Tensor, "n u v"]:
+    """Weigh the channels of `grid[image[i]]` by `weights[i]`, without a look at the indices.
+
+    How many rows an image has is known to the device alone: to ask would wait for it. The price is
+    a copy of each row's features, of a chunk of rows at a time.
+    """
+    size = max(1, CHUNK_CELLS // max(1, grid[0].numel())) if len(grid) else 1
+    cells = grid.flatten(2)
+    rows = zip(image.split(size), weights.split(size), strict=True)
+    maps = [(w[:, None] @ cells.index_select(0, i))[:, 0] for i, w in rows]
+    return torch.cat(maps).view(-1, *grid.shape[2:])
 
 
 def _size(images: Tensor) -> tuple[int, int]:
