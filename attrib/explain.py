@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,10 @@ PROGRESS_FROM = 8
 """A progress bar is shown for more pictures than this."""
 
 
+Precision = Literal["bfloat16", "float16"]
+"""What a network can be run in under autocast."""
+
+
 class Explainer:
     """A model and a method, wrapped once and used for many pictures.
 
@@ -44,8 +48,12 @@ class Explainer:
         tta: Average the maps over mirror images: the method inside `tta(...)`, which as a spec
             takes scales too.
         smooth: Average the maps over noisy copies: the method inside `smooth(...)`.
+        autocast: `"bfloat16"` or `"float16"` runs the network under autocast; features are brought
+            back to the weights' type before maps are made of them, and the maps are not `exact`.
+            For CAM, infoCAM and infoCAM+, plain or inside `tta`.
 
     Raises:
+        InputError: `autocast` with a method that does not take it, or weights of half precision.
         SplitError: the method needs class maps and the model has none.
         UnknownNameError: no such method or model.
     """
@@ -60,11 +68,14 @@ class Explainer:
         multi_label: bool | None = None,
         tta: bool = False,
         smooth: bool = False,
+        autocast: Precision | None = None,
     ) -> None:
         inner = Smooth(method=method) if smooth else resolve(method)
         self.method = TTA(method=inner) if tta else inner
         need = "class_maps" if self.method.needs_class_maps else "features"
         self.classifier = as_classifier(model, spec, multi_label, need=need)  # type: ignore[arg-type]
+        if autocast is not None:
+            self.classifier = _in_half(self.classifier, self.method, autocast)
         self.fit: Fit = fit or self.classifier.spec.fit
         self._record = ModelRecord(self.classifier, self.fit)
 
@@ -200,6 +211,7 @@ def explain(
     multi_label: bool | None = None,
     tta: bool = False,
     smooth: bool = False,
+    autocast: Precision | None = None,
     **options: Any,
 ) -> Explanation | list[Explanation]:
     """Tell where a classifier looked, in one call.
@@ -214,6 +226,7 @@ def explain(
         multi_label: True for a model with independent (sigmoid) outputs.
         tta: Average the maps over mirror images; see `Explainer`.
         smooth: Average the maps over noisy copies; see `Explainer`.
+        autocast: Run the network in half precision; see `Explainer`.
         options: `threshold`, `rule`, `normalize`, `resize`, `batch_size` and `progress` of
             `Explainer.explain`.
 
@@ -221,7 +234,14 @@ def explain(
         One `Explanation` for one picture, a list for a list.
     """
     explainer = Explainer(
-        model, method, spec=spec, fit=fit, multi_label=multi_label, tta=tta, smooth=smooth
+        model,
+        method,
+        spec=spec,
+        fit=fit,
+        multi_label=multi_label,
+        tta=tta,
+        smooth=smooth,
+        autocast=autocast,
     )
     return explainer.explain(pictures, targets, **options)
 
@@ -247,6 +267,25 @@ def as_classifier(
     if multi_label is not None:
         classifier = replace(classifier, spec=replace(classifier.spec, multi_label=multi_label))
     return classifier
+
+
+def _in_half(
+    classifier: SpatialClassifier, method: Method, autocast: Precision
+) -> SpatialClassifier:
+    """Return a view of the model that runs under autocast, if the method asks no more of it."""
+    if autocast not in get_args(Precision):
+        raise InputError(f"autocast is 'bfloat16', 'float16' or None, got {autocast!r}")
+    inner = resolve(method.method) if isinstance(method, TTA) else method
+    if inner.family != "class maps":
+        raise InputError(
+            f"autocast is for methods that read class maps, which {format_spec(method)!r} does "
+            "not alone; leave it out, or see the method's own options"
+        )
+    own = dtype_of(classifier.model)
+    if own.itemsize < 4:
+        raise InputError(f"autocast is for weights in float32; {classifier.spec.name} has {own}")
+    note = f"the network was run under {autocast} autocast"
+    return replace(classifier, autocast=getattr(torch, autocast), exact=False, note=note)
 
 
 def _read(item: PictureLike, index: int, single: bool) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -62,6 +62,9 @@ class SpatialClassifier:
         exact: The CAM identity was verified, to 1e-4 in float32.
         note: Why the class maps are approximate or absent; empty when exact.
         stages: The steps of the trunk, in order.
+        autocast: Type that `forward` runs the network in, under autocast; None for the weights'.
+            Features and logits come out in the weights' type, so that all that is computed of
+            them is too.
         recall: Keeps the features of the last batch, if given; see `remembering`.
     """
 
@@ -74,6 +77,7 @@ class SpatialClassifier:
     exact: bool
     note: str
     stages: tuple[Stage, ...] = ()
+    autocast: torch.dtype | None = None
     recall: Recall | None = field(default=None, repr=False)
 
     @property
@@ -104,9 +108,16 @@ class SpatialClassifier:
 
     def _forward(self, images: Float[Tensor, "b _ h w"]) -> Features:
         anatomy, layout = self._spatial()
+        dtype = surgery.dtype_of(self.model)
         with surgery.inference(self.model):
-            raw, logits = anatomy.forward(self.model, images)
-            return Features(grid=self._grid(raw, layout, anatomy, images), logits=logits)
+            with self._autocast():
+                raw, logits = anatomy.forward(self.model, images)
+            grid = self._grid(raw, layout, anatomy, images)
+            return Features(grid=grid.to(dtype), logits=logits.to(dtype))
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        kind, dtype = self.device.type, self.autocast
+        return nullcontext() if dtype is None else torch.autocast(kind, dtype)
 
     def remembering(self) -> SpatialClassifier:
         """Return a view of the same model that does not run it twice in a row on equal images.

@@ -67,6 +67,17 @@ def test_class_maps_never_wait(method, targets):
     torch.testing.assert_close(found, want)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_class_maps_in_half_precision(precision):
+    half = attrib.Explainer(make("plain").cuda(), "infocam+", spec=SPEC, autocast=precision)
+    want = attrib.Explainer(make("plain"), "infocam+", spec=SPEC)(images(4), [0, 1, 2, 3]).maps
+    half(images(4).cuda(), [0, 1, 2, 3])
+    with never_waiting():
+        found = half(images(4).cuda(non_blocking=True), [0, 1, 2, 3])
+    span = float(want.max() - want.min())
+    torch.testing.assert_close(found.maps.cpu(), want, rtol=0, atol=0.03 * span)
+
+
 def test_components_never_wait():
     if component_engine(torch.device("cuda")) != "triton":
         pytest.skip("no Triton for this GPU; plain torch asks once per round")
