@@ -108,12 +108,14 @@ class SpatialClassifier:
 
     def _forward(self, images: Float[Tensor, "b _ h w"]) -> Features:
         anatomy, layout = self._spatial()
-        dtype = surgery.dtype_of(self.model)
         with surgery.inference(self.model):
             with self._autocast():
                 raw, logits = anatomy.forward(self.model, images)
             grid = self._grid(raw, layout, anatomy, images)
-            return Features(grid=grid.to(dtype), logits=logits.to(dtype))
+        if self.autocast is not None:
+            own = surgery.dtype_of(self.model)
+            grid, logits = grid.to(own), logits.to(own)
+        return Features(grid=grid, logits=logits)
 
     def _autocast(self) -> AbstractContextManager[object]:
         kind, dtype = self.device.type, self.autocast
