@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,10 @@ PROGRESS_FROM = 8
 """A progress bar is shown for more pictures than this."""
 
 
+Precision = Literal["bfloat16", "float16"]
+"""What a network can be run in under autocast."""
+
+
 class Explainer:
     """A model and a method, wrapped once and used for many pictures.
 
@@ -46,8 +50,12 @@ class Explainer:
         tta: Average the maps over mirror images: the method inside `tta(...)`, which as a spec
             takes scales too.
         smooth: Average the maps over noisy copies: the method inside `smooth(...)`.
+        autocast: `"bfloat16"` or `"float16"` runs the network under autocast; features are brought
+            back to the weights' type before maps are made of them, and the maps are not `exact`.
+            For CAM, infoCAM and infoCAM+, plain or inside `tta`.
 
     Raises:
+        InputError: `autocast` with a method that does not take it, or weights of half precision.
         SplitError: the method needs class maps and the model has none.
         UnknownNameError: no such method or model.
     """
@@ -62,11 +70,14 @@ class Explainer:
         multi_label: bool | None = None,
         tta: bool = False,
         smooth: bool = False,
+        autocast: Precision | None = None,
     ) -> None:
         inner = Smooth(method=method) if smooth else resolve(method)
         self.method = TTA(method=inner) if tta else inner
         need = "class_maps" if self.method.needs_class_maps else "features"
         self.classifier = as_classifier(model, spec, multi_label, need=need)  # type: ignore[arg-type]
+        if autocast is not None:
+            self.classifier = _in_half(self.classifier, self.method, autocast)
         self.fit: Fit = fit or self.classifier.spec.fit
         self._record = ModelRecord(self.classifier, self.fit)
 
@@ -94,7 +105,9 @@ class Explainer:
                 f"{tuple(images.shape)}; explain() takes pictures of any kind"
             )
         rule = resolve_targets(targets, len(images), self.classifier.spec.labels)
-        own = images.detach().to(self.classifier.device, dtype_of(self.classifier.model), copy=True)
+        device, dtype = self.classifier.device, dtype_of(self.classifier.model)
+        ahead = device.type == "cuda"  # the copy is queued, not awaited
+        own = images.detach().to(device, dtype, copy=True, non_blocking=ahead)
         return self.method.attribute(self.classifier, own, rule)
 
     def explain(
@@ -222,18 +235,19 @@ class Explainer:
             attribution, threshold=threshold, rule=rule, normalize=normalize, resize=resize
         )
         scores = _scores(attribution, classifier.spec.multi_label)
-        owner = attribution.targets.image.tolist()
+        owner, labels = attribution.targets.image.tolist(), attribution.targets.label.tolist()
+        boxes_of = where.map_index.tolist()
         for i, picture in enumerate(pictures):
             rows = [row for row, image in enumerate(owner) if image == i]
             own = _attribution_of(attribution, i, rows)
-            classes = tuple(own.targets.label.tolist())
+            classes = tuple(labels[row] for row in rows)
             yield Explanation(
                 picture=picture,
                 targets=classes,
                 labels=tuple(self._label(c) for c in classes),
                 scores=tuple(scores[row] for row in rows),
                 attribution=own,
-                localization=_localization_of(where, rows),
+                localization=_localization_of(where, rows, boxes_of),
                 model=self._record,
             )
 
@@ -253,6 +267,7 @@ def explain(
     multi_label: bool | None = None,
     tta: bool = False,
     smooth: bool = False,
+    autocast: Precision | None = None,
     **options: Any,
 ) -> Explanation | list[Explanation]:
     """Tell where a classifier looked, in one call.
@@ -267,6 +282,7 @@ def explain(
         multi_label: True for a model with independent (sigmoid) outputs.
         tta: Average the maps over mirror images; see `Explainer`.
         smooth: Average the maps over noisy copies; see `Explainer`.
+        autocast: Run the network in half precision; see `Explainer`.
         options: `threshold`, `rule`, `normalize`, `resize`, `batch_size` and `progress` of
             `Explainer.explain`.
 
@@ -274,7 +290,14 @@ def explain(
         One `Explanation` for one picture, a list for a list.
     """
     explainer = Explainer(
-        model, method, spec=spec, fit=fit, multi_label=multi_label, tta=tta, smooth=smooth
+        model,
+        method,
+        spec=spec,
+        fit=fit,
+        multi_label=multi_label,
+        tta=tta,
+        smooth=smooth,
+        autocast=autocast,
     )
     return explainer.explain(pictures, targets, **options)
 
@@ -302,6 +325,25 @@ def as_classifier(
     return classifier
 
 
+def _in_half(
+    classifier: SpatialClassifier, method: Method, autocast: Precision
+) -> SpatialClassifier:
+    """Return a view of the model that runs under autocast, if the method asks no more of it."""
+    if autocast not in get_args(Precision):
+        raise InputError(f"autocast is 'bfloat16', 'float16' or None, got {autocast!r}")
+    inner = resolve(method.method) if isinstance(method, TTA) else method
+    if inner.family != "class maps":
+        raise InputError(
+            f"autocast is for methods that read class maps, which {format_spec(method)!r} does "
+            "not alone; leave it out, or see the method's own options"
+        )
+    own = dtype_of(classifier.model)
+    if own.itemsize < 4:
+        raise InputError(f"autocast is for weights in float32; {classifier.spec.name} has {own}")
+    note = f"the network was run under {autocast} autocast"
+    return replace(classifier, autocast=getattr(torch, autocast), exact=False, note=note)
+
+
 def _read(item: PictureLike, index: int, single: bool) -> Picture:
     try:
         return read_image(item)
@@ -327,7 +369,7 @@ def _scores(attribution: Attribution, multi_label: bool) -> list[float]:
 
 
 def _attribution_of(attribution: Attribution, image: int, rows: list[int]) -> Attribution:
-    index = torch.tensor(rows, dtype=torch.int64, device=attribution.maps.device)
+    index = _index(rows, attribution.maps.device)
     pairs = attribution.targets
     return replace(
         attribution,
@@ -338,21 +380,23 @@ def _attribution_of(attribution: Attribution, image: int, rows: list[int]) -> At
     )
 
 
-def _localization_of(where: Localization, rows: list[int]) -> Localization:
+def _localization_of(where: Localization, rows: list[int], boxes_of: list[int]) -> Localization:
+    """Cut out the maps at `rows`; `boxes_of` is `where.map_index`, which is on the host already."""
     first = {row: i for i, row in enumerate(rows)}
-    kept = [m for m, owner in enumerate(where.map_index.tolist()) if owner in first]
-    index = torch.tensor(kept, dtype=torch.int64, device=where.boxes.device)
+    kept = [m for m, owner in enumerate(boxes_of) if owner in first]
+    device = where.boxes.device
+    index = _index(kept, device)
     return Localization(
         heatmaps=tuple(where.heatmaps[row] for row in rows),
         masks=tuple(where.masks[row] for row in rows),
         boxes=where.boxes[index],
-        map_index=_renumbered(where.map_index[index], first),
+        map_index=_index([first[boxes_of[m]] for m in kept], device),
         threshold_index=where.threshold_index[index],
         areas=where.areas[index],
-        thresholds=where.thresholds[rows],
+        thresholds=where.thresholds[_index(rows, device)],
         status=tuple(where.status[row] for row in rows),
     )
 
 
-def _renumbered(index: Tensor, first: dict[int, int]) -> Tensor:
-    return torch.tensor([first[i] for i in index.tolist()], dtype=torch.int64, device=index.device)
+def _index(rows: list[int], device: torch.device) -> Tensor:
+    return torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)

@@ -134,8 +134,11 @@ class Targets:
             _check_range("class", self.label, c)
             if bool((self.image.diff() < 0).any()):
                 raise TargetError("the images of targets are in ascending order; sort the pairs")
-        device = logits.device
-        return Targets(image=self.image.to(device), label=self.label.to(device))
+        device, ahead = logits.device, logits.is_cuda  # the copies are queued, not awaited
+        return Targets(
+            image=self.image.to(device, non_blocking=ahead),
+            label=self.label.to(device, non_blocking=ahead),
+        )
 
 
 def _check_range(what: str, index: Int[Tensor, " n"], size: int) -> None:

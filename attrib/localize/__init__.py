@@ -2,6 +2,7 @@
 
 from attrib.localize.components import (
     Components,
+    component_engine,
     label_components,
     largest_component,
     largest_component_batched,
@@ -14,6 +15,7 @@ from attrib.localize.threshold import cut_values, otsu
 
 __all__ = [
     "Components",
+    "component_engine",
     "covered",
     "cut_values",
     "label_components",

@@ -1,13 +1,18 @@
 """The largest 8-connected component of each mask, with its box and area.
 
-Two implementations of one definition: OpenCV, mask by mask, on the CPU; and batched label
-propagation in plain torch on any other device, which never returns to the host per mask. Of
-components of equal area the one whose first pixel in reading order comes first is kept.
+Three implementations of one definition: OpenCV, mask by mask, on the CPU; on a GPU a union-find in
+Triton, which never waits for the host; and batched label propagation in plain torch, which asks
+once per round whether it is done, for any other device and where there is no Triton. Of components
+of equal area the one whose first pixel in reading order comes first is kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,14 +20,21 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from attrib.errors import InputError
+
 __all__ = [
     "Components",
+    "Engine",
+    "component_engine",
     "label_components",
     "largest_component",
     "largest_component_batched",
     "largest_component_bounded",
     "tight_boxes",
 ]
+
+Engine = Literal["opencv", "triton", "torch"]
+"""What labels: see the module. All give the same answer, to the pixel."""
 
 CHUNK_PIXELS = 1 << 25
 """At most so many pixels are labelled at once: about 1 GiB of working memory."""
@@ -43,11 +55,40 @@ class Components:
     areas: Int[Tensor, "*n"]
 
 
-def largest_component(masks: Bool[Tensor, "n H W"]) -> Components:
-    """Keep the largest 8-connected component of each mask, on the masks' device."""
-    if masks.device.type == "cpu":
-        return _largest_with_opencv(masks)
-    return largest_component_batched(masks)
+def component_engine(device: torch.device) -> Engine:
+    """Tell what labels masks on a device, unless another engine is asked for.
+
+    Triton where it is installed and the GPU is one that it compiles for (compute capability 7.0
+    on), else plain torch; OpenCV on the CPU.
+    """
+    if device.type == "cpu":
+        return "opencv"
+    return "triton" if device.type == "cuda" and _compiles_for(device) else "torch"
+
+
+@cache
+def _compiles_for(device: torch.device) -> bool:
+    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (7, 0)
+
+
+def largest_component(masks: Bool[Tensor, "n H W"], engine: Engine | None = None) -> Components:
+    """Keep the largest 8-connected component of each mask, on the masks' device.
+
+    Args:
+        masks: Any number, of one size.
+        engine: What labels them; None for `component_engine` of their device.
+    """
+    engines: dict[str, Callable[[Tensor], Components]] = {
+        "opencv": _largest_with_opencv,
+        "triton": _largest_with_triton,
+        "torch": largest_component_batched,
+    }
+    engine = engine or component_engine(masks.device)
+    if engine not in engines:
+        raise InputError(f"engine is 'opencv', 'triton' or 'torch', got {engine!r}")
+    if engine == "opencv" and masks.device.type != "cpu":
+        raise InputError(f"engine 'opencv' needs masks on the CPU, got {masks.device}")
+    return engines[engine](masks)
 
 
 def _largest_with_opencv(masks: Bool[Tensor, "n H W"]) -> Components:
@@ -75,11 +116,31 @@ def _first_in_reading_order(labels: np.ndarray, candidates: np.ndarray) -> int:
     return int(flat[np.isin(flat, candidates).argmax()])
 
 
+def _largest_with_triton(masks: Bool[Tensor, "n H W"]) -> Components:
+    from attrib.localize.components_triton import component_table
+
+    parts = []
+    for part in _chunks(masks):
+        table = component_table(part)
+        first = torch.arange(table.areas.shape[1], dtype=torch.int32, device=masks.device)
+        area = table.areas.amax(1, keepdim=True)
+        best = torch.where(table.areas == area, first, len(first)).amin(1, keepdim=True)
+        boxes = table.boxes.gather(2, best.long().expand(4, -1, -1))[..., 0].T * (area > 0)
+        parts.append(((table.roots == best).view_as(part), boxes.long(), area[:, 0].long()))
+    if not parts:
+        return largest_component_batched(masks)
+    kept, boxes, areas = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Components(masks=kept, boxes=boxes, areas=areas)
+
+
+def _chunks(masks: Bool[Tensor, "n H W"]) -> tuple[Bool[Tensor, "_n H W"], ...]:
+    pixels = masks.shape[1] * masks.shape[2]
+    return masks.split(max(1, CHUNK_PIXELS // max(1, pixels))) if masks.numel() else ()
+
+
 def largest_component_batched(masks: Bool[Tensor, "n H W"]) -> Components:
     """Do the same with tensor operations alone, on any device."""
-    n, height, width = masks.shape
-    size = max(1, CHUNK_PIXELS // max(1, height * width))
-    parts = [_most_frequent(label_components(part)) for part in masks.split(size)] if n else []
+    parts = [_most_frequent(label_components(part)) for part in _chunks(masks)]
     kept = torch.cat(parts) if parts else masks
     return Components(masks=kept, boxes=tight_boxes(kept), areas=kept.sum((1, 2)))
 

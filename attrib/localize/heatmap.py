@@ -106,16 +106,25 @@ def normalize(
         raise InputError(f"normalize is 'minmax' or 'max', got {how!r}")
     if how == "max":
         maps = maps.relu()
-    inside = maps if seen is None else maps[:, seen]
-    flat = inside.flatten(1)
-    low, high = (
-        (flat.amin(1), flat.amax(1)) if flat.numel() else (flat.new_zeros(maps.shape[0]),) * 2
-    )
+    low, high = _range(maps, seen)
     if how == "max":
         low = torch.zeros_like(low)
     span = torch.where(high > low, high - low, torch.inf)
     out = ((maps - low[:, None, None]) / span[:, None, None]).clamp(0, 1)
     return (out if seen is None else out * seen), low, high
+
+
+def _range(
+    maps: Float[Tensor, "n H W"], seen: Bool[Tensor, "H W"] | None
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Least and greatest seen value of each map; zeros if none is seen. Does not wait for a GPU."""
+    if not maps.numel():
+        return maps.new_zeros(len(maps)), maps.new_zeros(len(maps))
+    if seen is None:
+        return maps.amin((1, 2)), maps.amax((1, 2))
+    low = torch.where(seen, maps, torch.inf).amin((1, 2))
+    high = torch.where(seen, maps, -torch.inf).amax((1, 2))
+    return low.where(seen.any(), 0), high.where(seen.any(), 0)
 
 
 def status_of(maps: Float[Tensor, "n u v"]) -> tuple[MapStatus, ...]:

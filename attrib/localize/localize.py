@@ -53,7 +53,8 @@ def localize(
     maps = attribution.maps.detach().float()
     status = status_of(maps)
     _warn(status, attribution)
-    usable = torch.tensor([s == "ok" for s in status], dtype=torch.bool, device=maps.device)
+    usable = torch.tensor([s == "ok" for s in status], dtype=torch.bool)
+    usable = usable.to(maps.device, non_blocking=True)
     maps = torch.where(usable[:, None, None], maps, 0)
     how = attribution.normalize if normalize is None else normalize
     images = attribution.targets.image.tolist() if attribution.frames else [0] * len(maps)
@@ -61,7 +62,7 @@ def localize(
 
     parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = {}
     for frame, rows in _by_frame(frames, images).items():
-        index = torch.tensor(rows, device=maps.device)
+        index = torch.tensor(rows).to(maps.device, non_blocking=True)
         heat, cut, found = _localize(
             maps[index], frame, usable[index], threshold, rule, how, resize
         )

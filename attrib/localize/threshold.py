@@ -40,18 +40,19 @@ def cut_values(
     """
     values = [float(t) for t in (threshold if isinstance(threshold, Sequence) else [threshold])]
     _check(values, rule)
-    wanted = torch.tensor(values, device=heatmaps.device, dtype=heatmaps.dtype)
-    pixels = (heatmaps if seen is None else heatmaps[:, seen]).flatten(1)
+    wanted = torch.tensor(values, dtype=heatmaps.dtype)
+    wanted = wanted.to(heatmaps.device, non_blocking=True)
     if rule == "fraction":
         return wanted.expand(len(heatmaps), -1)
     if rule == "absolute":
         span = torch.where(high > low, high - low, 1)
         return (wanted - low[:, None]) / span[:, None]
+    pixels = (heatmaps if seen is None else heatmaps[:, seen]).flatten(1)
     if rule == "otsu":
         return otsu(pixels)[:, None]
     ranks = [min(max(round(t / 100 * pixels.shape[1]), 1), pixels.shape[1]) for t in values]
     ordered = pixels.sort(1).values
-    return ordered[:, [rank - 1 for rank in ranks]]
+    return torch.stack([ordered[:, rank - 1] for rank in ranks], dim=1)
 
 
 def _check(values: list[float], rule: str) -> None:

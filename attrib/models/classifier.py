@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -62,6 +62,9 @@ class SpatialClassifier:
         exact: The CAM identity was verified, to 1e-4 in float32.
         note: Why the class maps are approximate or absent; empty when exact.
         stages: The steps of the trunk, in order.
+        autocast: Type that `forward` runs the network in, under autocast; None for the weights'.
+            Features and logits come out in the weights' type, so that all that is computed of
+            them is too.
         recall: Keeps the features of the last batch, if given; see `remembering`.
     """
 
@@ -74,6 +77,7 @@ class SpatialClassifier:
     exact: bool
     note: str
     stages: tuple[Stage, ...] = ()
+    autocast: torch.dtype | None = None
     recall: Recall | None = field(default=None, repr=False)
 
     @property
@@ -105,8 +109,17 @@ class SpatialClassifier:
     def _forward(self, images: Float[Tensor, "b _ h w"]) -> Features:
         anatomy, layout = self.parts()
         with surgery.inference(self.model):
-            raw, logits = anatomy.forward(self.model, images)
-            return Features(grid=self._grid(raw, layout, anatomy, images), logits=logits)
+            with self._autocast():
+                raw, logits = anatomy.forward(self.model, images)
+            grid = self._grid(raw, layout, anatomy, images)
+        if self.autocast is not None:
+            own = surgery.dtype_of(self.model)
+            grid, logits = grid.to(own), logits.to(own)
+        return Features(grid=grid, logits=logits)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        kind, dtype = self.device.type, self.autocast
+        return nullcontext() if dtype is None else torch.autocast(kind, dtype)
 
     def remembering(self) -> SpatialClassifier:
         """Return a view of the same model that does not run it twice in a row on equal images.
@@ -175,6 +188,8 @@ class SpatialClassifier:
         """
         if self.linear is not None:
             weights = coefficients.to(grid.dtype) @ self.weight
+            if grid.device.type != "cpu":
+                return weighted(grid, image, weights)
             counts = torch.bincount(image, minlength=len(grid)).tolist()
             rows = zip(weights.split(counts), grid, strict=True)
             return torch.cat([w @ g.flatten(1) for w, g in rows]).view(-1, *grid.shape[2:])
@@ -248,6 +263,21 @@ class SpatialClassifier:
         self, raw: Raw, layout: Layout | Levels, anatomy: Anatomy, images: Tensor
     ) -> Float[Tensor, "b k u v"]:
         return anatomy.activate(layout.grid(raw, _size(images)))  # type: ignore[arg-type]
+
+
+def weighted(
+    grid: Float[Tensor, "b k u v"], image: Int[Tensor, " n"], weights: Float[Tensor, "n k"]
+) -> Float[Tensor, "n u v"]:
+    """Weigh the channels of `grid[image[i]]` by `weights[i]`, without a look at the indices.
+
+    How many rows an image has is known to the device alone: to ask would wait for it. The price is
+    a copy of each row's features, of a chunk of rows at a time.
+    """
+    size = max(1, CHUNK_CELLS // max(1, grid[0].numel())) if len(grid) else 1
+    cells = grid.flatten(2)
+    rows = zip(image.split(size), weights.split(size), strict=True)
+    maps = [(w[:, None] @ cells.index_select(0, i))[:, 0] for i, w in rows]
+    return torch.cat(maps).view(-1, *grid.shape[2:])
 
 
 def _size(images: Tensor) -> tuple[int, int]:

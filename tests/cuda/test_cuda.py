@@ -1,5 +1,7 @@
 """The device path, without any data: the same answers as on the CPU, and no way back to it."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +12,7 @@ from attrib.bottleneck.aib_attached import AttachedAIB
 from attrib.datasets import Folder, InMemory, Scenes
 from attrib.datasets.scenes import CLASSES
 from attrib.fit import NetworkConfig, fit_network
-from attrib.localize import largest_component, largest_component_batched
+from attrib.localize import component_engine, largest_component, largest_component_batched
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB, Pool, untrained
 from attrib.metrics import best_ious, resolve_metric
@@ -41,6 +43,60 @@ def test_a_thousand_masks_at_once():
     masks = torch.rand(1000, 224, 224, generator=torch.Generator().manual_seed(0)) < 0.4
     here, there = largest_component(masks), largest_component_batched(masks.cuda())
     assert torch.equal(here.boxes, there.boxes.cpu())
+
+
+@contextmanager
+def never_waiting():
+    """Raise wherever the host waits for the GPU."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("targets", [None, [0, 1, 2, 3], [[0, 1], [], [2], [4]]])
+@pytest.mark.parametrize("method", ["cam", "infocam", "infocam+"])
+def test_class_maps_never_wait(method, targets):
+    explainer = attrib.Explainer(make("plain").cuda(), method, spec=SPEC)
+    pictures = images(4).cuda()
+    want = explainer(pictures, targets).maps
+    with never_waiting():
+        found = explainer(pictures, targets).maps
+    torch.testing.assert_close(found, want)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_class_maps_in_half_precision(precision):
+    half = attrib.Explainer(make("plain").cuda(), "infocam+", spec=SPEC, autocast=precision)
+    want = attrib.Explainer(make("plain"), "infocam+", spec=SPEC)(images(4), [0, 1, 2, 3]).maps
+    half(images(4).cuda(), [0, 1, 2, 3])
+    with never_waiting():
+        found = half(images(4).cuda(non_blocking=True), [0, 1, 2, 3])
+    span = float(want.max() - want.min())
+    torch.testing.assert_close(found.maps.cpu(), want, rtol=0, atol=0.03 * span)
+
+
+def test_components_never_wait():
+    if component_engine(torch.device("cuda")) != "triton":
+        pytest.skip("no Triton for this GPU; plain torch asks once per round")
+    masks = torch.rand(50, 60, 70, generator=torch.Generator().manual_seed(0)) < 0.4
+    there = masks.cuda()
+    largest_component(there)
+    with never_waiting():
+        found = largest_component(there)
+    assert torch.equal(found.boxes.cpu(), largest_component(masks).boxes)
+
+
+@pytest.mark.parametrize("size", [(1000, 224, 224), (3, 1024, 1500), (7, 1, 5000), (7, 5000, 1)])
+def test_triton_and_torch_label_alike(size):
+    if component_engine(torch.device("cuda")) != "triton":
+        pytest.skip("no Triton for this GPU")
+    masks = (torch.rand(size, generator=torch.Generator().manual_seed(0)) < 0.41).cuda()
+    found, want = (largest_component(masks, engine) for engine in ("triton", "torch"))
+    for field in ("masks", "boxes", "areas"):
+        assert torch.equal(getattr(found, field), getattr(want, field)), field
 
 
 @pytest.mark.parametrize("contours", ["largest", "all"])

@@ -1,0 +1,107 @@
+"""The Triton kernels, run by Triton's interpreter in a process of its own, against OpenCV."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attrib.errors import InputError
+from attrib.localize import component_engine, largest_component
+from tests.test_localize import ADVERSARIAL
+
+pytest.importorskip("triton")
+
+SIZES = ((2, 13, 22), (5, 3, 7), (1, 1, 33), (1, 33, 1), (3, 16, 16))
+
+
+def cases():
+    """Masks `[n, H, W]` by name, each with the block that it is cut into."""
+    generator = torch.Generator().manual_seed(0)
+    found = {name: (torch.from_numpy(m)[None], 256) for name, m in ADVERSARIAL.items()}
+    found["none"] = torch.zeros(0, 6, 7, dtype=torch.bool), 16
+    for name in ("equal_areas_first_wins", "full"):
+        found[f"{name} upside down"] = torch.from_numpy(ADVERSARIAL[name])[None].flip(1), 64
+    for i, size in enumerate(SIZES):
+        mask = torch.rand(size, generator=generator) < 0.3 + 0.1 * i
+        for block in (4, 32) if mask.numel() < 200 else (64,):
+            found[f"random {size} in blocks of {block}"] = mask, block
+    return found
+
+
+def interpret(folder):
+    """Label every case; to be called where `TRITON_INTERPRET` was set before the imports."""
+    from attrib.localize import components_triton
+
+    answers = {}
+    for name, (masks, block) in cases().items():
+        components_triton.BLOCK = block
+        found = largest_component(masks, "triton")
+        table = components_triton.component_table(masks, block)
+        answers[name] = {"largest": vars(found), "table": vars(table)}
+    torch.save(answers, Path(folder) / "answers.pt")
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interpreted")
+    call = f"from tests.test_components_triton import interpret; interpret({str(folder)!r})"
+    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", call], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return torch.load(folder / "answers.pt")
+
+
+@pytest.mark.parametrize("name", cases())
+def test_the_largest_is_the_one_that_opencv_finds(name, answers):
+    found, want = answers[name]["largest"], largest_component(cases()[name][0])
+    for field in ("masks", "boxes", "areas"):
+        assert torch.equal(found[field], getattr(want, field)), field
+
+
+@pytest.mark.parametrize("name", [name for name in cases() if name != "none"])
+def test_every_component_is_in_the_table(name, answers):
+    import cv2
+
+    found = answers[name]["table"]
+    for i, mask in enumerate(cases()[name][0].numpy().astype(np.uint8)):
+        _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        roots, areas, boxes = (found[k][..., i, :] for k in ("roots", "areas", "boxes"))
+        flat, want = torch.from_numpy(labels).flatten(), torch.full_like(roots, -1)
+        for label, (x, y, w, h, area) in enumerate(stats[1:].tolist(), 1):
+            first = int((flat == label).int().argmax())
+            want[flat == label] = first
+            assert boxes[:, first].tolist() == [x, y, x + w, y + h]
+            assert areas[first] == area
+        assert torch.equal(roots, want)
+        assert int((areas > 0).sum()) == len(stats) - 1
+
+
+@pytest.mark.parametrize("kernel", ["_point_to_runs", "_unite", "_measure"])
+def test_kernels_compile_for_a_gpu_that_is_not_here(kernel, tmp_path, monkeypatch):
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from attrib.localize import components_triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kinds = {"masks": "*i1", "parents": "*i32", "sums": "*i32", "BLOCK": "constexpr"}
+    function = getattr(components_triton, kernel)
+    signature = {name: kinds.get(name, "i32") for name in function.arg_names}
+    source = ASTSource(fn=function, signature=signature, constexprs={"BLOCK": 256})
+    made = triton.compile(source, target=GPUTarget("cuda", 80, 32))
+    assert "atom.global" in made.asm["ptx"] or kernel == "_point_to_runs"
+    assert len(made.asm["cubin"]) > 0
+
+
+def test_engines_are_named():
+    masks = torch.from_numpy(ADVERSARIAL["spiral"])[None]
+    assert component_engine(masks.device) == "opencv"
+    assert component_engine(torch.device("meta")) == "torch"
+    assert torch.equal(largest_component(masks, "torch").boxes, largest_component(masks).boxes)
+    with pytest.raises(InputError, match="needs masks on the CPU, got meta"):
+        largest_component(masks.to("meta"), "opencv")
