@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import math
 import secrets
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from attrib.errors import InputError, OutputError
 
-__all__ = ["reading", "replacing", "writing"]
+__all__ = [
+    "array_header",
+    "read_array",
+    "read_arrays",
+    "read_member",
+    "reading",
+    "replacing",
+    "writing",
+]
+
+MAX_BYTES = 2**31
+"""A file whose contents claim more is refused before they are unpacked."""
 
 
 @contextmanager
@@ -46,3 +64,60 @@ def writing(folder: str | Path) -> Iterator[None]:
             f"cannot write into {folder}: {error}. What is done is kept: make room or give access, "
             "and repeat the command to go on"
         ) from error
+
+
+def read_array(stream: IO[bytes] | io.BufferedIOBase) -> NDArray[Any]:
+    """Read an npy file, never a pickle; `InputError` if it claims more than `MAX_BYTES`."""
+    _refuse_bomb(_claimed(stream))
+    stream.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+def read_arrays(
+    stream: IO[bytes] | io.BufferedIOBase, names: Collection[str] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Read those arrays of an npz file that are named, or all; never a pickle.
+
+    Raises:
+        InputError: together they claim more than `MAX_BYTES`.
+    """
+    with zipfile.ZipFile(stream) as archive:
+        held = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+        wanted, claimed = held if names is None else names, 0
+        for name in wanted:
+            with archive.open(f"{name}.npy") as member:
+                claimed += _claimed(member)
+        _refuse_bomb(claimed)
+        return {name: _unpacked(archive, name) for name in wanted}
+
+
+def _claimed(stream: IO[bytes] | io.BufferedIOBase) -> int:
+    shape, dtype = array_header(stream)
+    return math.prod(map(abs, shape)) * dtype.itemsize
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+    return array
+
+
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read one file of a zip; `InputError` if it claims more than `MAX_BYTES`."""
+    _refuse_bomb(archive.getinfo(name).file_size)  # no more than this is ever unpacked
+    return archive.read(name)
+
+
+def _refuse_bomb(claimed: int) -> None:
+    if claimed > MAX_BYTES:
+        raise InputError(f"its contents claim {claimed} bytes, more than {MAX_BYTES}")
+
+
+def array_header(stream: IO[bytes] | io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the shape and type of an npy file, which stays open behind them."""
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise InputError(f"arrays are in npy version 1.0, this has {version}")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return shape, dtype

@@ -28,6 +28,7 @@ from attrib.errors import ImageError, InputError
 from attrib.types import Fit, Frame, ModelSpec
 
 __all__ = [
+    "MAX_PIXELS",
     "Picture",
     "PictureLike",
     "as_batch",
@@ -48,6 +49,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes each EXIF orientation."""
+
+MAX_PIXELS = 178_956_970
+"""Of a picture, unless its caller says otherwise; Pillow refuses more too."""
 
 _LONGEST_SIDE = 2**24
 """Longest side a picture may have once resized; only very thin ones, cropped, ever come near."""
@@ -84,7 +88,7 @@ PictureLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tens
 _SINGLE = (str, os.PathLike, bytes, Image.Image, Picture)
 
 
-def read_image(picture: PictureLike, *, max_pixels: int = 178_956_970) -> Picture:
+def read_image(picture: PictureLike, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read one picture: upright, RGB, 8 bits, opaque.
 
     EXIF orientation is undone (an unreadable EXIF block counts as upright). Transparency is

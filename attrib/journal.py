@@ -29,15 +29,19 @@ def claim(folder: Path, job: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        changes = _changes(found, wanted)
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); give another folder") from None
-    if found != wanted:
-        keys = [k for k in {**found, **wanted} if found.get(k) != wanted.get(k)]
-        changes = "; ".join(f"{k} was {found.get(k)!r}, is {wanted.get(k)!r}" for k in keys)
+    if changes:
         raise InputError(
-            f"{folder} holds the results of another job: {changes}. Give another folder, or "
-            "repeat the command that made it"
+            f"{folder} holds the results of another job: {'; '.join(changes)}. Give another "
+            "folder, or repeat the command that made it"
         )
+
+
+def _changes(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+    return [f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}" for key in keys]
 
 
 def labels_of(folder: Path) -> tuple[str, ...]:
@@ -102,7 +106,7 @@ class Journal:
                     entry = json.loads(line)
                     if entry["status"] == "done" or entry["id"] not in found:
                         found[entry["id"]] = entry
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     continue  # cut off when its writer was killed: its picture is done again
         return found
 

@@ -91,8 +91,12 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(f"_({body or ''})", mode="eval").body
         if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
             raise ValueError("options are given by keyword")
+        names = [k.arg for k in call.keywords]
+        if len(names) > len(set(names)):
+            raise ValueError("an option is given twice")
         return name, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError) as error:
+    # too deep a nesting is a MemoryError or a RecursionError, an unhashable key a TypeError
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         raise SpecError(
             f"cannot read the options of {spec!r} ({error}); "
             "write name(option=value, ...) with numbers, True, False, None or quoted text"

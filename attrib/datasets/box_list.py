@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from attrib.datasets.label_files import class_indices, few, inside, read_table
+from attrib.datasets.label_files import class_indices, few, inside, missing_files, read_table
 from attrib.datasets.samples import BoxSample
 from attrib.errors import InputError
 
@@ -16,6 +16,7 @@ __all__ = ["BoxList"]
 
 PICTURE = ("path", "file", "image", "id")
 CORNERS = ("x0", "y0", "x1", "y1")
+LIMIT = 2**31
 
 
 class BoxList:
@@ -54,7 +55,7 @@ class BoxList:
         self._samples = [(path, index[label][0], boxes) for (path, label), boxes in found.items()]
         classes_of = Counter(path for path, _, _ in self._samples)
         self._shared = {path for path, count in classes_of.items() if count > 1}
-        missing = [path for path in classes_of if not (self._root / path).is_file()]
+        missing = missing_files(classes_of, self._root)
         if missing:
             raise InputError(f"{source} lists files that do not exist: {few(missing)}")
 
@@ -76,7 +77,7 @@ def _box(corners: list[str], path: str, source: Path) -> list[float]:
         x0, y0, x1, y1 = (float(value) for value in corners)
     except ValueError:
         x0 = x1 = y0 = y1 = 0.0
-    if not (x0 < x1 and y0 < y1):
+    if not (-LIMIT < x0 < x1 < LIMIT and -LIMIT < y0 < y1 < LIMIT):
         raise InputError(
             f"{source}: a box is x0 < x1 and y0 < y1, got {','.join(corners)!r} for {path}"
         )

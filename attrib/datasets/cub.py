@@ -9,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from attrib.datasets.label_files import inside, read_text
 from attrib.datasets.labelled import LabelledSample
 from attrib.datasets.samples import BoxSample
 from attrib.errors import InputError
@@ -39,27 +40,30 @@ class CUB:
         self.name = f"CUB-200-2011 {split}"
         self._root = Path(root)
         classes = self._table("classes.txt")
-        self.labels: tuple[str, ...] = tuple(row[0] for row in classes.values())
         index = {key: i for i, key in enumerate(classes)}
         paths, labels = self._table("images.txt"), self._table("image_class_labels.txt")
         boxes, training = self._table("bounding_boxes.txt"), self._table("train_test_split.txt")
         self._samples = []
         try:
+            self.labels: tuple[str, ...] = tuple(name for (name,) in classes.values())
             for key, (path,) in paths.items():
-                if (training[key][0] == "1") == (split == "train"):
-                    box = [float(value) for value in boxes[key]]
-                    self._samples.append((path, index[labels[key][0]], box))
+                (trains,) = training[key]
+                if (trains == "1") == (split == "train"):
+                    (label,), (x, y, w, h) = labels[key], map(float, boxes[key])
+                    sample = (inside(path, "images.txt"), index[label], [x, y, x + w, y + h])
+                    self._samples.append(sample)
+        except InputError:
+            raise
         except (KeyError, ValueError) as error:
             raise InputError(f"the lists in {root} do not fit together: {error!r}") from None
 
     def _table(self, name: str) -> dict[str, list[str]]:
         path = self._root / name
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
+            lines = read_text(path).splitlines()
+        except InputError as error:
             raise InputError(
-                f"cannot read {path} ({error.strerror}); root is the folder CUB_200_2011 that "
-                "holds images.txt and images/"
+                f"{error}; root is the folder CUB_200_2011 that holds images.txt and images/"
             ) from None
         return {key: rest for key, *rest in (line.split() for line in lines if line.strip())}
 
@@ -67,12 +71,12 @@ class CUB:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> BoxSample:
-        path, label, (x, y, w, h) = self._samples[index]
+        path, label, box = self._samples[index]
         return BoxSample(
             id=path,
             picture=self._root / "images" / path,
             label=label,
-            boxes=torch.tensor([[x, y, x + w, y + h]]),
+            boxes=torch.tensor([box]),
         )
 
 

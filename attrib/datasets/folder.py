@@ -14,6 +14,7 @@ from attrib.datasets.label_files import (
     class_indices,
     few,
     inside,
+    missing_files,
     read_labels,
     read_mask,
     refuse_repeats,
@@ -77,7 +78,7 @@ class Folder:
         found = class_indices(rows, self.labels, source)
         self._samples = [_sample(root, key, indices, source) for key, indices in found.items()]
         refuse_repeats((sample.id for sample in self._samples), source)
-        missing = [str(s.picture) for s in self._samples if not s.picture.is_file()]
+        missing = missing_files((str(s.picture) for s in self._samples), Path())
         if missing:
             raise InputError(f"{source} lists files that do not exist: {few(missing)}")
 

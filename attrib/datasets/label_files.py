@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,8 +26,10 @@ __all__ = [
     "MOST_CLASSES",
     "Label",
     "class_indices",
+    "class_number",
     "few",
     "inside",
+    "missing_files",
     "read_json",
     "read_label_vectors",
     "read_labels",
@@ -60,7 +63,7 @@ def read_json(
     text = read_text(path)
     try:
         content = json.loads(text, object_pairs_hook=pairs)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers too long and lists too deep
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold one JSON object, got a {type(content).__name__}")
@@ -222,19 +225,30 @@ def class_indices(
             )
         if found:
             return found[0]
-        if isinstance(label, str) and not label.isdecimal():
-            hint = nearest(label, places)
+        number = class_number(label) if isinstance(label, str) else label
+        if number is None:
+            hint = nearest(str(label), places)
             raise InputError(f"{source}: {label!r} of {picture} is no class{hint}")
-        if not 0 <= int(label) < len(names):
+        if not 0 <= number < len(names):
             raise InputError(
                 f"{source}: {label} of {picture} is no class; they are 0 to {len(names) - 1}"
             )
-        return int(label)
+        return number
 
     return {
         picture: tuple(sorted({index(label, picture) for label in labels}))
         for picture, labels in rows.items()
     }
+
+
+def class_number(text: str) -> int | None:
+    """Read a class's index from 0; None if the text is no number that a class can have."""
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
+def missing_files(names: Iterable[str], root: Path) -> list[str]:
+    """Return those that are no files in `root`, also because no file can have such a name."""
+    return [name for name in names if not os.path.isfile(root / name)]
 
 
 def inside(name: str, source: str | Path) -> str:

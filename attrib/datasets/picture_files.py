@@ -14,7 +14,7 @@ from attrib.datasets.cub import LabelledCUB
 from attrib.datasets.folder import SUFFIXES
 from attrib.datasets.picture_sets import InMemory, PictureSet, Squashed
 from attrib.errors import InputError, MissingExtraError, UnknownNameError
-from attrib.files import reading
+from attrib.files import read_member, reading
 from attrib.images import Picture, read_image
 
 __all__ = ["picture_set", "split_folders"]
@@ -79,7 +79,7 @@ def _files(root: Path, split: str) -> dict[str, Picture]:
         return {p.relative_to(root).as_posix(): read_image(p) for p in paths}
     with reading(root), zipfile.ZipFile(root) as archive:
         names = sorted(name for name in archive.namelist() if _wanted(PurePosixPath(name), split))
-        return {name: read_image(archive.read(name)) for name in names}
+        return {name: read_image(read_member(archive, name)) for name in names}
 
 
 def _wanted(path: PurePosixPath, split: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from attrib.errors import InputError
 from attrib.images import PictureLike
 
 __all__ = ["BoxDataset", "BoxSample"]
@@ -30,6 +31,14 @@ class BoxSample:
     label: int
     boxes: Float[Tensor, "m 4"]
     mask: UInt8[Tensor, "_H _W"] | None = None
+
+    def __post_init__(self) -> None:
+        ordered = self.boxes[:, :2] <= self.boxes[:, 2:]
+        if not (self.boxes.isfinite().all() and ordered.all()):
+            raise InputError(
+                f"a box of {self.id} is finite with x0 <= x1 and y0 <= y1, "
+                f"got {self.boxes.tolist()[:3]}"
+            )
 
 
 @runtime_checkable

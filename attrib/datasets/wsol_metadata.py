@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from attrib.datasets.label_files import few, inside, read_text, refuse_repeats
+from attrib.datasets.label_files import class_number, few, inside, read_text, refuse_repeats
 from attrib.datasets.labelled import IGNORE
 from attrib.datasets.samples import BoxSample
 from attrib.errors import InputError
@@ -59,7 +59,7 @@ class WsolMetadata:
         missing = [name for name in self._ids if name not in labels or name not in self._objects]
         if missing or not self._ids:
             raise InputError(f"{folder} has no class or no object for {few(missing) or 'any id'}")
-        self._labels = {name: _index(labels[name], folder) for name in self._ids}
+        self._labels = {name: _index(labels[name], folder, len(self.labels)) for name in self._ids}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -103,10 +103,14 @@ def _rows(path: Path, columns: tuple[int, ...]) -> list[list[str]]:
     return rows
 
 
-def _index(text: str, source: Path) -> int:
-    if not text.isdecimal():
-        raise InputError(f"{source / 'class_labels.txt'}: a class is an index from 0, got {text!r}")
-    return int(text)
+def _index(text: str, source: Path, classes: int) -> int:
+    label = class_number(text)
+    if label is None or (classes and label >= classes):
+        known = f"from 0 to {classes - 1}" if classes else "from 0"
+        raise InputError(
+            f"{source / 'class_labels.txt'}: a class is an index {known}, got {text[:40]!r}"
+        )
+    return label
 
 
 def _box(row: list[str], name: str) -> list[float]:

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from attrib.datasets.label_files import inside, read_json
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.errors import InputError
-from attrib.files import reading, replacing, writing
-from attrib.images import read_image
+from attrib.files import read_array, read_arrays, reading, replacing, writing
+from attrib.images import MAX_PIXELS, read_image
 from attrib.metrics import WsolBatch
 from attrib.types import Frame
 
@@ -85,14 +86,13 @@ def read_map(folder: Path, sample: BoxSample) -> MapFile:
     places = [folder / f"{stem}{kind}" for stem in stems for kind in (".npz", ".npy")]
     for path in places:
         if path.is_file():
-            with reading(path):
-                return _read(path, sample)
+            with reading(path), open(path, "rb") as stream:
+                arrays = read_arrays(stream) if path.suffix == ".npz" else {"": read_array(stream)}
+                return _map_file(arrays, sample)
     raise InputError(f"there is no map of picture {sample.id}: looked for {places[0]} and the like")
 
 
-def _read(path: Path, sample: BoxSample) -> MapFile:
-    content = np.load(path, allow_pickle=False)
-    arrays = {"": content} if isinstance(content, np.ndarray) else dict(content)
+def _map_file(arrays: dict[str, NDArray[Any]], sample: BoxSample) -> MapFile:
     plane = arrays["map"] if "map" in arrays else next(iter(arrays.values()), np.zeros(0))
     if (
         plane.ndim != 2
@@ -116,6 +116,10 @@ def _numbers(frame: Frame) -> list[int]:
 
 
 def _frame(numbers: list[int]) -> Frame:
+    if len(numbers) != 10:
+        raise InputError(f"a frame is ten whole numbers, got {len(numbers)}")
+    if numbers[0] * numbers[1] > MAX_PIXELS:
+        raise InputError(f"its frame is of a picture of more than {MAX_PIXELS} pixels")
     source, resized, offset, tensor = ((numbers[i], numbers[i + 1]) for i in range(0, 8, 2))
     return Frame(
         source=source,

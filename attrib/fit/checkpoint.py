@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from attrib.errors import InputError, OutputError
-from attrib.files import replacing, writing
+from attrib.files import reading, replacing, writing
 from attrib.models.load import load_weights
 
 __all__ = ["CHECKPOINT", "REPORT", "WEIGHTS", "finish", "resume", "save", "write_text"]
@@ -50,7 +50,8 @@ def resume(
         optimizer.load_state_dict(saved["optimizer"])
         return dict(saved["report"])
     if (out / REPORT).exists():
-        finished: dict[str, Any] = json.loads((out / REPORT).read_text(encoding="utf-8"))
+        with reading(out / REPORT):
+            finished = dict(json.loads((out / REPORT).read_text(encoding="utf-8")))
         _check_same(out, finished, report)
         load_weights(model, out / WEIGHTS)
         return finished

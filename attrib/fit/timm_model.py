@@ -89,7 +89,7 @@ def _model_args(name: str) -> dict[str, Any]:
     path = Path(name.removeprefix(LOCAL)) / "config.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")).get("model_args") or {})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{name}: the folder has no config.json as timm writes it") from error
 
 

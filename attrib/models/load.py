@@ -214,7 +214,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(state, Mapping):
+    for _ in range(len(WRAPPERS)):  # no endless opening of one that holds itself
+        if not isinstance(state, Mapping):
+            break
         inner = next((state[k] for k in WRAPPERS if isinstance(state.get(k), Mapping)), None)
         if inner is None:
             break

@@ -7,11 +7,10 @@ import json
 import math
 import pickle
 import re
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attrib.errors import InputError, MissingExtraError
-from attrib.files import reading, replacing
+from attrib.files import array_header, read_arrays, reading, replacing
 from attrib.seeds.label_png import label_image
 from attrib.seeds.maps import SeedMaps
 
@@ -28,8 +27,6 @@ __all__ = ["BOX_COLUMNS", "FORMATS", "Format", "Naming", "Seed"]
 
 ARRAYS = ("keys", "cam", "high_res")
 BOX_COLUMNS = ("id", "label", "score", "x0", "y0", "x1", "y1")
-MAX_BYTES = 2**31
-"""A file whose arrays claim more is refused before they are unpacked."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -235,36 +232,17 @@ def _named(names: Sequence[Any], key: int, what: str) -> Any:
 
 
 def _from_npz(stream: io.BufferedIOBase) -> SeedMaps:
-    with zipfile.ZipFile(stream) as archive:
-        size = 0
-        for name in ARRAYS:
-            with archive.open(f"{name}.npy") as member:
-                shape, dtype = _header(member)
-                size += math.prod(shape) * dtype.itemsize
-        if size > MAX_BYTES:
-            raise InputError(f"its arrays claim {size} bytes, more than {MAX_BYTES}")
-        arrays = []
-        for name in ARRAYS:
-            with archive.open(f"{name}.npy") as member:
-                arrays.append(np.lib.format.read_array(member, allow_pickle=False))
-        return _maps(*arrays)
+    arrays = read_arrays(stream, ARRAYS)
+    return _maps(*(arrays[name] for name in ARRAYS))
 
 
 def _from_irn(stream: io.BufferedIOBase) -> SeedMaps:
-    if not _header(stream)[1].hasobject:
+    if not array_header(stream)[1].hasobject:
         raise InputError("it holds a plain array, not IRN's dictionary")
     record = pickle.load(stream).item()
     if not isinstance(record, dict) or not record.keys() >= set(ARRAYS):
         raise InputError(f"IRN's dictionary has the entries {', '.join(ARRAYS)}")
     return _maps(*(np.asarray(record[name]) for name in ARRAYS))
-
-
-def _header(stream: IO[bytes] | io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise InputError(f"arrays are in npy version 1.0, this has {version}")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    return shape, dtype
 
 
 def _maps(keys: NDArray[Any], cam: NDArray[Any], high_res: NDArray[Any]) -> SeedMaps:

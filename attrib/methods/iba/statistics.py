@@ -75,7 +75,7 @@ class Statistics:
                 about = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in ("mean", "std", "active")}
             return cls(layer=about["layer"], count=int(about["count"]), **tensors)
-        except (OSError, KeyError, SafetensorError) as error:
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise InputError(
                 f"{path} holds no statistics of a layer ({error}); "
                 "make them by estimate_statistics(classifier, batches, layer).save(path)"
