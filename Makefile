@@ -27,7 +27,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/maps.py
+	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/rib.py
 
 coverage: $(VENV)/.dev
