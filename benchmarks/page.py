@@ -11,7 +11,15 @@ TARGET = 1.05
 """Most that a map of attrib may cost, over the plain forward pass."""
 CONTROL = "forward again"
 NOISE = 0.1
-HEAD = "# Benchmarks\n\nWritten by `python benchmarks/page.py` from what `make bench` measured.\n"
+HEAD = """# Benchmarks
+
+Written by `python benchmarks/page.py` from what `make bench` measured. A ratio is a call's time
+over that of the plain forward pass of the same round: median and spread over the rounds. *forward
+again* is that pass once more, and so the noise of the machine. The target is attrib's own, a ratio
+of 1.05. Before anything is timed, the peers' maps are compared with ours; only their Grad-CAM++
+differ. pytorch-grad-cam runs backward through the whole network and resizes to the input; torchcam
+and Captum record the whole forward pass; attrib records from the layer on.
+"""
 
 
 def page(reports: list[dict[str, Any]]) -> str:
@@ -23,8 +31,38 @@ def section(report: dict[str, Any]) -> str:
     setting = report["setting"]
     title = f"## {setting['model']}, batch {setting['batch']}, {setting['size']} pixels\n"
     head = "| library | method | ms | ratio | spread | target |\n|---|---|---|---|---|---|"
-    lines = [title, *warnings(report), head, *(line(row) for row in report["methods"])]
-    return "\n".join(lines) + "\n"
+    lines = [
+        title,
+        machine(report) + "\n",
+        *warnings(report),
+        head,
+        *(line(row) for row in report["methods"]),
+    ]
+    return "\n".join([*lines, *notes(report)]) + "\n"
+
+
+def machine(report: dict[str, Any]) -> str:
+    """Name the machine and the versions, and how often each call was timed."""
+    facts = dict(report["machine"])
+    where = f"{facts.pop('device')}, {facts.pop('threads')} threads"
+    versions = ", ".join(f"{name} {version}" for name, version in facts.items())
+    return f"{where}, {report['setting']['rounds']} rounds; {versions}."
+
+
+def notes(report: dict[str, Any]) -> list[str]:
+    """Say what else was measured: more targets per picture, and importing."""
+    found = []
+    if report["growth"]:
+        rows = [
+            f"{row['method']} {row['ratio']:.3f}"
+            for row in report["growth"]
+            if row["library"] == "attrib"
+        ]
+        found.append(f"\nMore classes of each picture: {'; '.join(rows)}.")
+    if report["imports"]:
+        seconds = report["imports"]["difference"]
+        found.append(f"\n`import attrib` takes {seconds:.2f} s more than `import torch`.")
+    return found
 
 
 def warnings(report: dict[str, Any]) -> list[str]:
