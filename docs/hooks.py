@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import attrib
+from attrib.cli.demo import TUNED
 from attrib.datasets.scenes import CLASSES, Scene, Scenes
 from attrib.methods import METHODS
 from attrib.report import Panel, figure
@@ -23,23 +24,14 @@ from attrib.report import Panel, figure
 MARK = "<!-- picture -->"
 INLINE = r'<span class="arithmatex">\\\((.*?)\\\)</span>'
 BLOCK = r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>'
-SPECS = {
-    "rib": "rib(lr=1e-3, train_from=4, scales=(1.0, 1.5), loss_scales=(1.0, 1.5))",
-    "fuse": "fuse(layers=('features.stage2', 'features.stage3'))",
-}
+SPECS = {**TUNED, "fuse": "fuse(layers=('features.stage2', 'features.stage3'))"}
 """Where the defaults are for networks much larger than the demo's."""
-NOT_HERE = {
-    "rollout": "The demo model is no transformer, so there is no picture here.",
-    "generic-attention": "The demo model is no transformer, so there is no picture here.",
-    "aib": "It needs trained weights, so there is no picture here.",
-    "ib-mask": "It needs trained weights, so there is no picture here.",
-}
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add a picture per method."""
     for name in METHODS:
-        if name not in NOT_HERE:
+        if not missing(name):
             files.append(File.generated(config, f"methods/assets/{name}.png", content=draw(name)))
     return files
 
@@ -49,8 +41,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     name = page.file.src_uri.removeprefix("methods/").removesuffix(".md")
     if MARK not in markdown:
         return markdown
-    if name in NOT_HERE:
-        return markdown.replace(MARK, f"*{NOT_HERE[name]}*")
+    if reason := missing(name):
+        return markdown.replace(MARK, f"*{reason}, so there is no picture here.*")
     caption = (
         f"*`{SPECS.get(name, name)}` on rendered scenes, whose classes are told by a small head. "
         "White: the object; blue: the box.*"
@@ -66,6 +58,13 @@ def on_page_content(content: str, **_: Any) -> str:
 
 def _mathml(latex: str, display: str) -> str:
     return convert(html.unescape(latex), display=display)
+
+
+def missing(name: str) -> str:
+    """Say why the demo model cannot show a method; nothing if it can."""
+    if METHODS[name].needs_attention:
+        return "The demo model is no transformer"
+    return "It needs trained weights" if METHODS[name].needs_weights else ""
 
 
 def draw(name: str) -> bytes:
