@@ -163,7 +163,7 @@ class MaxBoxAcc:
     A picture is right at a threshold and an IoU when any of its boxes overlaps any true one by that
     much. With the defaults this is MaxBoxAcc; with `contours="all"` and `ious=(0.3, 0.5, 0.7)`, the
     mean of each IoU's own best, it is MaxBoxAccV2 (`MaxBoxAcc.v2()`). Score maps are the raw maps,
-    resized to 224 x 224 and brought to [0, 1] by their range.
+    resized to 224 x 224 and brought to [0, 1] as their batch says.
 
     Args:
         contours: Which contours give boxes.

@@ -17,6 +17,7 @@ from attrib.methods.baselines.run import (
     Chunk,
     Reference,
     attribute,
+    explainers,
     forward_of,
     overwriting,
     reference,
@@ -285,11 +286,11 @@ Explain = Callable[[Any, Tensor, Tensor, int], Tensor]
 
 def _chunk(channels: Channels, explain: Explain) -> Chunk:
     """Load Captum where it is used, and make one value of a pixel's colours."""
-    import captum.attr
+    captum = explainers()
 
     def chunk(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
         with overwriting():
-            values = explain(captum.attr, pictures, labels, batch)
+            values = explain(captum, pictures, labels, batch)
         return without_channels(values, channels)
 
     return chunk

@@ -16,6 +16,7 @@ from attrib.methods.baselines.run import (
     Batch,
     Reference,
     attribute,
+    explainers,
     forward_of,
     reference,
 )
@@ -69,7 +70,7 @@ class Occlusion(Method):
         def chunk(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
             c = pictures.shape[1]
             values = (
-                _captum()
+                explainers()
                 .Occlusion(forward_of(classifier))
                 .attribute(
                     pictures,
@@ -116,7 +117,9 @@ class FeatureAblation(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-        return _by_parts(self, classifier, images, targets, lambda f: _captum().FeatureAblation(f))
+        return _by_parts(
+            self, classifier, images, targets, lambda f: explainers().FeatureAblation(f)
+        )
 
 
 @METHODS.register
@@ -158,7 +161,7 @@ class ShapleySampling(Method):
         """See `Method.attribute`."""
 
         def make(forward: Forward) -> Any:
-            return _captum().ShapleyValueSampling(forward)
+            return explainers().ShapleyValueSampling(forward)
 
         options = {"n_samples": self.samples}
         return _by_parts(self, classifier, images, targets, make, self.seed, **options)
@@ -204,7 +207,7 @@ class KernelSHAP(Method):
         """See `Method.attribute`."""
 
         def make(forward: Forward) -> Any:
-            shap = _captum().KernelShap(forward)
+            shap = explainers().KernelShap(forward)
             shap.interpretable_model = LinearModel(0)
             return shap
 
@@ -262,7 +265,7 @@ class LIME(Method):
             return torch.exp(-(distance**2) / self.width**2)
 
         def make(forward: Forward) -> Any:
-            return _captum().Lime(
+            return explainers().Lime(
                 forward, interpretable_model=LinearModel(self.penalty), similarity_func=closeness
             )
 
@@ -297,10 +300,3 @@ def _by_parts(
         return values[:, 0]  # type: ignore[no-any-return]
 
     return attribute(method, classifier, images, targets, chunk, seed=seed)
-
-
-def _captum() -> Any:
-    """Load Captum where it is used: it takes longer than everything else together."""
-    import captum.attr
-
-    return captum.attr

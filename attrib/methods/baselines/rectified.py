@@ -19,6 +19,7 @@ from attrib.methods.baselines.run import (
     Chunk,
     Reference,
     attribute,
+    explainers,
     of_pixels,
     reference,
     without_channels,
@@ -65,7 +66,7 @@ class GuidedBackprop(Method):
         Raises:
             ModelError: there is no ReLU, or something acts as one and cannot be seen as such.
         """
-        chunk = _backward(classifier, self.name, _captum().GuidedBackprop, self.channels)
+        chunk = _backward(classifier, self.name, explainers().GuidedBackprop, self.channels)
         return attribute(self, classifier, images, targets, chunk, together=self.batch)
 
 
@@ -97,7 +98,7 @@ class Deconvolution(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`; raises as `GuidedBackprop.attribute` does."""
-        chunk = _backward(classifier, self.name, _captum().Deconvolution, self.channels)
+        chunk = _backward(classifier, self.name, explainers().Deconvolution, self.channels)
         return attribute(self, classifier, images, targets, chunk, together=self.batch)
 
 
@@ -133,7 +134,7 @@ class GuidedGradCAM(Method):
     ) -> Attribution:
         """See `Method.attribute`; raises as `GuidedBackprop.attribute` does."""
         coarse = GradCAM(layer=self.layer).attribute(classifier, images.clone(), targets)
-        chunk = _backward(classifier, self.name, _captum().GuidedBackprop, self.channels)
+        chunk = _backward(classifier, self.name, explainers().GuidedBackprop, self.channels)
         fine = of_pixels(
             classifier, images, coarse.targets, chunk, batch=self.batch, together=self.batch
         )
@@ -185,7 +186,7 @@ class DeepLift(Method):
         def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
             modular = Modular(classifier, pictures, DEEPLIFT)
             start = reference(pictures, self.reference, classifier.spec)
-            values = _captum().DeepLift(modular).attribute(pictures, start, labels)
+            values = explainers().DeepLift(modular).attribute(pictures, start, labels)
             return without_channels(values, self.channels)
 
         # Captum's rule for max pooling looks at the first picture where nothing changes
@@ -236,17 +237,10 @@ class LRP(Method):
 
         def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
             modular = Modular(classifier, pictures, rules)
-            values = _captum().LRP(modular).attribute(pictures, labels)
+            values = explainers().LRP(modular).attribute(pictures, labels)
             return without_channels(values, self.channels)
 
         return attribute(self, classifier, images, targets, chunk, together=self.batch)
-
-
-def _captum() -> Any:
-    """Load Captum where it is used: it takes longer than everything else together."""
-    import captum.attr
-
-    return captum.attr
 
 
 def _backward(

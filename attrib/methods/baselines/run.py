@@ -24,6 +24,7 @@ __all__ = [
     "Chunk",
     "Reference",
     "attribute",
+    "explainers",
     "forward_of",
     "of_pixels",
     "overwriting",
@@ -98,6 +99,13 @@ def of_pixels(
 
     out = in_steps(len(pairs), batch, step, rows=together)
     return torch.cat(out) if out else exact.new_zeros(0, *images.shape[2:])
+
+
+def explainers() -> Any:
+    """Load Captum where it is used: it takes longer than everything else together."""
+    import captum.attr
+
+    return captum.attr
 
 
 @contextmanager
