@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Literal, final
 from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from attrib import surgery
-from attrib.calls import Function, answered, bare_name
 from attrib.errors import ModelError, SpecError
 from attrib.methods.base import METHODS, Method
 from attrib.methods.memory import in_steps
+from attrib.methods.open_attention import Attention, attention_of, no_transformer
 from attrib.models import SpatialClassifier
 from attrib.models.anatomy import logits_of
 from attrib.models.layout import Layout, detect
@@ -25,8 +22,6 @@ from attrib.registry import AtLeast
 from attrib.types import Attribution, TargetRule
 
 __all__ = ["GenericAttention", "Rollout"]
-
-Attention = Float[Tensor, "b heads t t"]
 
 
 @METHODS.register
@@ -77,7 +72,7 @@ class Rollout(Method):
 
         def step(rows: slice, _batch: int) -> Tensor:
             with surgery.inference(classifier.model):
-                layers, _ = _attention(classifier, images[shown[rows]])
+                layers, _ = attention_of(classifier, images[shown[rows]])
             total = torch.eye(layers[0].shape[-1], device=images.device)
             for layer in layers:
                 total = self._with_residual(_fused(layer.float(), self.heads)) @ total
@@ -141,7 +136,7 @@ class GenericAttention(Method):
             labels = pairs.label[rows]
             with torch.enable_grad():
                 pictures = images[pairs.image[rows]].requires_grad_()
-                layers, out = _attention(classifier, pictures)
+                layers, out = attention_of(classifier, pictures)
                 score = out.gather(1, labels[:, None]).sum()
                 gradients = torch.autograd.grad(score, layers, allow_unused=True)
             relevance = torch.eye(layers[0].shape[-1], device=images.device)
@@ -160,101 +155,6 @@ class GenericAttention(Method):
 def _logits(classifier: SpatialClassifier, images: Tensor) -> Float[Tensor, "b c"]:
     with surgery.inference(classifier.model):
         return logits_of(classifier.model(images.clone()))
-
-
-def _attention(
-    classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"]
-) -> tuple[list[Attention], Float[Tensor, "b c"]]:
-    """Run the model; give the attention of every layer and the logits.
-
-    Raises:
-        ModelError: a layer attends to something else than all patches, or there is no attention.
-    """
-    found: list[Attention] = []
-    shapes: list[tuple[int, ...]] = []
-
-    def answer(function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        name = bare_name(function)
-        if name not in _ANSWERS:
-            return function(*args, **kwargs)
-        out, attention = _ANSWERS[name](function, args, kwargs)
-        if attention.ndim >= 4:
-            found.append(attention)
-            shapes.append(tuple(attention.shape))
-        return out
-
-    with answered(answer):
-        logits = logits_of(classifier.model.forward(images.clone()))
-    whole = {(len(images), s[-1], s[-1]) for s in shapes[:1]}
-    if not found or {(s[0], *s[2:]) for s in shapes} != whole:
-        seen = f"its attention has the shapes {sorted(set(shapes))}" if shapes else "it has none"
-        raise _no_transformer(classifier, seen)
-    return found, logits
-
-
-def _no_transformer(classifier: SpatialClassifier, seen: str) -> ModelError:
-    return ModelError(
-        "attention methods need self-attention between all patches of a picture at every layer, "
-        f"and {classifier.spec.name} is no such transformer: {seen} (windows, pooled tokens and "
-        "channels do not count). Use a gradient method such as 'gradcam'"
-    )
-
-
-def _softmax(function: Function, args: Any, kwargs: Any) -> tuple[Any, Tensor]:
-    out = function(*args, **kwargs)
-    return out, out
-
-
-def _scaled_dot_product(_function: Function, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
-    """Compute fused attention in the open."""
-    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    named = dict(zip(names, args, strict=False)) | kwargs
-    q, k, v = named["query"], named["key"], named["value"]
-    scores = (q * (named.get("scale") or q.shape[-1] ** -0.5)) @ k.mT
-    mask = named.get("attn_mask")
-    if named.get("is_causal"):
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    elif mask is not None:
-        scores = scores + mask
-    attention = scores.softmax(-1)
-    return attention @ v, attention
-
-
-def _multi_head(function: Function, args: Any, kwargs: Any) -> tuple[Any, Tensor]:
-    """Compute torch's own multi-head self-attention in the open: it returns a mere view of it.
-
-    Raises:
-        ModelError: it is more than plain self-attention.
-    """
-    named = dict(zip(inspect.signature(function).parameters, args, strict=False)) | kwargs
-    extras = ("bias_k", "bias_v", "add_zero_attn", "key_padding_mask", "attn_mask")
-    used = [name for name in extras if named.get(name) not in (None, False)]
-    query, heads = named["query"], named["num_heads"]
-    if used or named["key"] is not query or named["value"] is not query:
-        raise ModelError(
-            "attention methods follow torch's multi-head attention where it is plain "
-            f"self-attention; here it has {', '.join(used) or 'other keys or values'}"
-        )
-    t, b, k = query.shape
-    projected = F.linear(query, named["in_proj_weight"], named["in_proj_bias"])
-    q, key, v = projected.view(t, b, 3, heads, k // heads).permute(2, 1, 3, 0, 4)
-    out, attention = _scaled_dot_product(function, (q, key, v), {})
-    joined = out.permute(2, 0, 1, 3).reshape(t, b, k)
-    out = F.linear(joined, named["out_proj_weight"], named["out_proj_bias"])
-    if not named.get("need_weights", True):
-        return (out, None), attention
-    average = named.get("average_attn_weights", True)
-    return (out, attention.mean(1) if average else attention), attention
-
-
-_ANSWERS: dict[str, Callable[[Function, Any, Any], tuple[Any, Tensor]]] = {
-    "softmax": _softmax,
-    "scaled_dot_product_attention": _scaled_dot_product,
-    "multi_head_attention_forward": _multi_head,
-}
-"""Functions that attention ends in: written out, fused, or all of it."""
 
 
 def _fused(attention: Attention, how: Literal["mean", "max", "min"]) -> Float[Tensor, "b t t"]:
@@ -302,13 +202,13 @@ def _reading(classifier: SpatialClassifier, images: Tensor) -> _Reading:
         generator = torch.Generator().manual_seed(0)
         picture = torch.randn(images.shape[1:], generator=generator).to(images)[None]
         with surgery.inference(classifier.model), torch.enable_grad():
-            layers, logits = _attention(classifier, picture.requires_grad_())
+            layers, logits = attention_of(classifier, picture.requires_grad_())
             weights = torch.linspace(-1, 1.3, logits.shape[1]).to(logits).expand_as(logits)
             (gradient,) = torch.autograd.grad(logits, layers[-1:], weights, allow_unused=True)
         layout = _layout(classifier, picture.detach(), layers[-1].shape[-1])
         if gradient is None or layout is None:
             t = layers[-1].shape[-1]
-            raise _no_transformer(classifier, f"the {t} that attend are not the patches")
+            raise no_transformer(classifier, f"the {t} that attend are not the patches")
         if not gradient.any():
             raise ModelError(f"the logits of {classifier.spec.name} depend on no attention")
         known[size] = _Reading(layout=layout, read=gradient.abs().amax((0, 1, 3)) > 0)

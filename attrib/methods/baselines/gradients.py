@@ -15,6 +15,7 @@ from attrib.methods.baselines.run import (
     Batch,
     Channels,
     Chunk,
+    Count,
     Reference,
     attribute,
     explainers,
@@ -28,8 +29,6 @@ from attrib.registry import AtLeast
 from attrib.types import Attribution, TargetRule
 
 __all__ = ["GradientSHAP", "InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad"]
-
-Count = Annotated[int, AtLeast(1)]
 
 
 @METHODS.register

@@ -14,6 +14,7 @@ from attrib.methods.base import METHODS, Method
 from attrib.methods.baselines.features import LinearModel, Parts, parts_of
 from attrib.methods.baselines.run import (
     Batch,
+    Count,
     Reference,
     attribute,
     explainers,
@@ -26,7 +27,6 @@ from attrib.types import Attribution, TargetRule
 
 __all__ = ["LIME", "FeatureAblation", "KernelSHAP", "Occlusion", "ShapleySampling"]
 
-Count = Annotated[int, AtLeast(1)]
 Automatic = Annotated[int, AtLeast(0)]
 
 
@@ -117,9 +117,7 @@ class FeatureAblation(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-        return _by_parts(
-            self, classifier, images, targets, lambda f: explainers().FeatureAblation(f)
-        )
+        return _by_parts(self, classifier, images, targets, explainers().FeatureAblation)
 
 
 @METHODS.register
@@ -160,10 +158,8 @@ class ShapleySampling(Method):
     ) -> Attribution:
         """See `Method.attribute`."""
 
-        def make(forward: Forward) -> Any:
-            return explainers().ShapleyValueSampling(forward)
-
         options = {"n_samples": self.samples}
+        make = explainers().ShapleyValueSampling
         return _by_parts(self, classifier, images, targets, make, self.seed, **options)
 
 

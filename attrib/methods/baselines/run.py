@@ -22,6 +22,7 @@ __all__ = [
     "Batch",
     "Channels",
     "Chunk",
+    "Count",
     "Reference",
     "attribute",
     "explainers",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 Batch = Annotated[int, AtLeast(1)]
+Count = Annotated[int, AtLeast(1)]
 
 Channels = Literal["sum", "abs-sum", "abs-max", "mean"]
 """How the colours of a pixel become one value: their sum (signed), the sum or the largest of their
