@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import os
 import pkgutil
 import re
@@ -20,7 +21,8 @@ from attrib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 PYTHON = "bottlenecks compare extend faithfulness models seeds serving start wsol".split()
-PAGES = ["README.md", *(f"docs/{name}.md" for name in PYTHON)]
+NOTEBOOKS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.ipynb"))
+PAGES = ["README.md", *(f"docs/{name}.md" for name in PYTHON), *NOTEBOOKS]
 EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem != "train_demo"]
 
 
@@ -36,9 +38,18 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def text_of(page):
+    """Read a page; a notebook becomes text with its code in fences."""
+    text = Path(ROOT / page).read_text(encoding="utf-8")
+    if not str(page).endswith(".ipynb"):
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    fence = {"code": "```python\n{}\n```", "markdown": "{}"}
+    return "\n\n".join(fence[kind].format(source) for kind, source in cells)
+
+
 def blocks(page, language):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text_of(page), re.DOTALL)
 
 
 @pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")  # noise as images
@@ -100,8 +111,9 @@ def test_doctests(name):
 
 
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+    pages = [p for suffix in ("md", "ipynb") for p in (ROOT / "docs").rglob(f"*.{suffix}")]
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *pages]:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(page)):
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
@@ -115,3 +127,13 @@ def test_every_method_has_a_page():
         assert f"methods/{name}.md" in contents
         assert f"::: {METHODS[name].__module__}.{METHODS[name].__qualname__}\n" in page
         assert "<!-- picture -->" in page
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_notebooks_hold_no_outputs_and_have_a_place(page):
+    for cell in json.loads((ROOT / page).read_text(encoding="utf-8"))["cells"]:
+        assert cell["metadata"] == {}
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert page.removeprefix("docs/").replace(".ipynb", ".md") in contents
