@@ -85,6 +85,11 @@ def test_demo(tmp_path):
         assert f"\n{name} " in done.output
     with Image.open(tmp_path / "demo.png") as picture:
         assert min(picture.size) > 300
+    saved = sorted((tmp_path / "scenes").iterdir())
+    assert [attrib.explain("demo", path).label for path in saved] == [
+        path.stem.split("-")[1] for path in saved
+    ]
+    assert len(saved) == 4
 
 
 def test_evaluate_wsol(tmp_path):

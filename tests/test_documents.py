@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import attrib
+from attrib.cli.demo import save
 from attrib.datasets.scenes import Scenes
 from attrib.methods import METHODS
 
@@ -28,6 +29,8 @@ EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem != "tr
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    demo = Scenes(length=6, size=192, seed=0)
+    save([demo[i] for i in range(len(demo))], tmp_path / "out" / "scenes")
     scenes = Scenes(length=2, size=128, seed=5)
     for i, name in enumerate(["bird.jpg", "other.jpg"]):
         Image.fromarray(scenes[i].image.permute(1, 2, 0).numpy()).save(tmp_path / name)
