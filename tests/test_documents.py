@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[1]
 PYTHON = "bottlenecks compare extend faithfulness models seeds serving start wsol".split()
 NOTEBOOKS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.ipynb"))
 PAGES = ["README.md", *(f"docs/{name}.md" for name in PYTHON), *NOTEBOOKS]
-EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem != "train_demo"]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+QUICK = {"train_demo": ["--steps", "4", "--scenes", "64", "--test-scenes", "16"]}
+"""Arguments of an example that takes minutes without."""
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_make_targets_of_the_readme_exist():
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_examples_run(path, tmp_path):
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(path), *QUICK.get(path.stem, [])],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -103,6 +105,8 @@ def test_examples_run(path, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    for written in re.findall(r"\bwrote (\S+)", done.stdout):
+        assert (tmp_path / written).exists()
 
 
 @pytest.mark.parametrize(
