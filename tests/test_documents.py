@@ -7,7 +7,6 @@ import os
 import pkgutil
 import re
 import runpy
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +20,8 @@ from attrib.datasets.scenes import Scenes
 from attrib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
-PYTHON = "bottlenecks compare extend faithfulness models seeds serving start wsol".split()
-NOTEBOOKS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.ipynb"))
-PAGES = ["README.md", *(f"docs/{name}.md" for name in PYTHON), *NOTEBOOKS]
+FENCE = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
+COMMAND = "#!{}\nfrom attrib.cli import main\n\nmain()\n"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 QUICK = {"train_demo": ["--steps", "4", "--scenes", "64", "--test-scenes", "16"]}
 """Arguments of an example that takes minutes without."""
@@ -53,38 +51,45 @@ def text_of(page):
     return "\n\n".join(fence[kind].format(source) for kind, source in cells)
 
 
-def blocks(page, language):
-    return re.findall(rf"```{language}\n(.*?)```", text_of(page), re.DOTALL)
+PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
+NOTEBOOKS = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.ipynb"))]
+RUNNING = [page for page in PAGES + NOTEBOOKS if FENCE.search(text_of(page))]
 
 
 @pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")  # noise as images
-@pytest.mark.parametrize("page", PAGES)
-def test_python_blocks_run(page, folder, monkeypatch):
+@pytest.mark.parametrize("page", RUNNING)
+def test_pages_run(page, folder, monkeypatch):
+    """What is marked as Python or sh runs offline, in the order of the page; text need not."""
     monkeypatch.setattr(METHODS, "_classes", dict(METHODS._classes))  # a page registers a method
     names: dict[str, object] = {}
-    code = blocks(page, "python")
-    assert code
-    for block in code:
-        exec(compile(block, page, "exec"), names)
+    for language, code in FENCE.findall(text_of(page)):
+        if language == "python":
+            exec(compile(code, page, "exec"), names)
+        else:
+            shell(code, folder)
     if page == "README.md":
         assert (folder / "bird.png").exists()
+        assert (folder / "out" / "bird.json").exists()
         assert names["found"].boxes.shape[1] == 4
 
 
-def test_shell_commands_of_the_readme_run(folder):
-    whole = "\n".join(blocks("README.md", "sh")).replace("\\\n", " ")
-    lines = [line for line in whole.splitlines() if line.startswith("attrib")]
-    assert len(lines) >= 4
-    for line in lines:
-        command = [sys.executable, "-c", "from attrib.cli import main; main()"]
-        done = subprocess.run(
-            command + shlex.split(line, comments=True)[1:],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    assert (folder / "out" / "bird.json").exists()
+def shell(code, folder):
+    """Run the lines that call attrib; the others set an environment up."""
+    command = folder / "bin" / "attrib"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(COMMAND.format(sys.executable))
+    command.chmod(0o755)
+    path = {"PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    for line in code.replace("\\\n", " ").splitlines():
+        if line.startswith("attrib"):
+            done = subprocess.run(
+                ["bash", "-c", line],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=os.environ | path,
+            )
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
 def test_make_targets_of_the_readme_exist():
@@ -118,11 +123,20 @@ def test_doctests(name):
 
 
 def test_links_lead_somewhere():
-    pages = [p for suffix in ("md", "ipynb") for p in (ROOT / "docs").rglob(f"*.{suffix}")]
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *pages]:
+    for page in ["CONTRIBUTING.md", *PAGES, *NOTEBOOKS]:
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(page)):
             if not link.startswith("http"):
-                assert (page.parent / link).exists(), f"{page.name}: {link}"
+                assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
+
+
+def test_every_page_has_a_place():
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    index = text_of("docs/index.md")
+    for page in PAGES[1:]:
+        name = page.removeprefix("docs/")
+        assert f" {name}\n" in contents, name
+        if "/" not in name and name != "index.md":
+            assert f"({name})" in index, name
 
 
 def test_every_method_has_a_page():
