@@ -1,4 +1,4 @@
-"""What the documentation's build adds: pictures of the methods, and equations as MathML.
+"""What the documentation's build adds: pictures of the methods, notebooks as they ran, and MathML.
 
 The pictures are made by the demo model; MathML needs no script, and so no network, to be read.
 """
@@ -9,11 +9,17 @@ import functools
 import html
 import io
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import nbformat
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import ExecutePreprocessor
 
 import attrib
 from attrib.cli.demo import TUNED
@@ -22,6 +28,7 @@ from attrib.methods import METHODS
 from attrib.report import Panel, figure
 
 MARK = "<!-- picture -->"
+SECONDS_PER_CELL = 300
 INLINE = r'<span class="arithmatex">\\\((.*?)\\\)</span>'
 BLOCK = r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>'
 SPECS = {**TUNED, "fuse": "fuse(layers=('features.stage2', 'features.stage3'))"}
@@ -29,15 +36,35 @@ SPECS = {**TUNED, "fuse": "fuse(layers=('features.stage2', 'features.stage3'))"}
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add a picture per method."""
+    """Add a picture per method, and a page per notebook."""
     for name in METHODS:
         if not missing(name):
             files.append(File.generated(config, f"methods/assets/{name}.png", content=draw(name)))
+    for path in sorted(Path(config["docs_dir"], "notebooks").glob("*.ipynb")):
+        for name, content in ran(path):
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     return files
 
 
+def ran(path: Path) -> Iterator[tuple[str, str | bytes]]:
+    """Run a notebook in an empty folder; yield its page and the pictures on it, by name."""
+    notebook = nbformat.read(path, as_version=4)
+    with TemporaryDirectory() as folder:
+        runner = ExecutePreprocessor(timeout=SECONDS_PER_CELL, kernel_name="python3")
+        runner.preprocess(notebook, {"metadata": {"path": folder}})
+    resources = {"unique_key": path.stem, "output_files_dir": "assets"}
+    text, resources = MarkdownExporter().from_notebook_node(notebook, resources)
+    text = text.replace("![png]", "![What the cell above shows]")
+    text += (
+        f"\n*Made of [this notebook], run when the page was built.*\n\n[this notebook]: {path.name}"
+    )
+    yield f"{path.stem}.md", text
+    yield from resources["outputs"].items()
+
+
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Put a method's picture, or the reason why there is none, into its page."""
+    """Put a method's picture, or why there is none, into its page; link to pages of notebooks."""
+    markdown = markdown.replace(".ipynb)", ".md)")
     name = page.file.src_uri.removeprefix("methods/").removesuffix(".md")
     if MARK not in markdown:
         return markdown

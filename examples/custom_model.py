@@ -1,12 +1,17 @@
 """Explain a model of your own: found by itself, or with its two parts named.
 
 python examples/custom_model.py
+
+The two are not trained, so what they look at means nothing.
 """
 
-import torch
+import argparse
+from pathlib import Path
+
 from torch import Tensor, nn
 
 import attrib
+from attrib.datasets import Scenes
 
 
 class Backbone(nn.Module):
@@ -32,8 +37,12 @@ class WithMlp(Backbone):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("out/custom_model"))
+    arguments = parser.parse_args()
+
     spec = attrib.ModelSpec(input_size=(64, 64), fit="squash")
-    picture = torch.rand(3, 120, 90)
+    picture = Scenes(length=1, size=(120, 90), seed=0)[0].image
     for classifier in (
         attrib.split(Backbone(), spec=spec),
         attrib.split(WithMlp(), features="body", head="classify", spec=spec),
@@ -41,6 +50,7 @@ def main() -> None:
         e = attrib.explain(classifier, picture)
         kind = type(classifier.model).__name__
         print(f"{kind:9} exact={classifier.exact}  box={e.box}  {classifier.note}")
+        print(f"wrote {e.save(arguments.out / f'{kind}.png')}")
 
 
 if __name__ == "__main__":

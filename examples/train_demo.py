@@ -1,7 +1,7 @@
 """Train the classifier that comes with attrib, on rendered scenes; minutes on two cores.
 
-python examples/train_demo.py
-python examples/train_demo.py --steps 20 --scenes 200 --out /tmp/demo   # a dry run
+python examples/train_demo.py --steps 20 --scenes 200    # a dry run
+python examples/train_demo.py --out attrib/models/demo   # the one that comes with attrib
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import attrib.models
 from attrib.datasets.scenes import CLASSES, Scenes
 from attrib.models.demo_net import DemoNet
 
@@ -35,17 +34,16 @@ def main() -> None:
     accuracy = evaluate(net, *render(test))
     save(net, args.out, accuracy=accuracy, seed=args.seed)
     print(f"test accuracy {accuracy:.4f} on {len(test)} scenes")
-    print(f"{args.out} written after {time.perf_counter() - started:.0f} s")
+    print(f"wrote {args.out} after {time.perf_counter() - started:.0f} s")
 
 
 def parse_arguments() -> argparse.Namespace:
-    shipped = Path(attrib.models.__file__).parent / "demo"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=1500, help=f"batches of {BATCH}")
     parser.add_argument("--scenes", type=int, default=10_000, help="training scenes to render")
     parser.add_argument("--test-scenes", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=shipped, help="folder for weights and config")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the model")
     return parser.parse_args()
 
 
@@ -117,7 +115,7 @@ def save(net: DemoNet, folder: Path, *, accuracy: float, seed: int) -> None:
         "std": STD,
         "test_accuracy": round(accuracy, 4),
         "seed": seed,
-        "command": "python examples/train_demo.py",
+        "command": "python examples/train_demo.py --out attrib/models/demo",
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -85,6 +86,11 @@ def test_demo(tmp_path):
         assert f"\n{name} " in done.output
     with Image.open(tmp_path / "demo.png") as picture:
         assert min(picture.size) > 300
+    saved = sorted((tmp_path / "scenes").iterdir())
+    assert [attrib.explain("demo", path).label for path in saved] == [
+        path.stem.split("-")[1] for path in saved
+    ]
+    assert len(saved) == 4
 
 
 def test_evaluate_wsol(tmp_path):
@@ -113,6 +119,10 @@ def test_version():
         (("explain", "no.jpg", "--model", "demo"), "attrib: picture 0: 'no.jpg' does not exist"),
         (("explain", "x", "--model", "demo", "--method", "infocm"), "did you mean 'infocam'"),
         (("explain", "x", "--model", "demo", "--format", "gif"), "takes png, json and npz"),
+        (
+            ("compare", str(Path(__file__).parent), "--model", "demo"),
+            "one folder per class say --dataset folder",
+        ),
         (("evaluate", "wsol", "--dataset", "cbu", "--model", "demo"), "did you mean 'cub'"),
         (("evaluate", "wsol", "--dataset", "cub", "--model", "demo"), "needs --root FOLDER"),
         (("evaluate", "wsol", "--dataset", "scenes"), "give --model, to make maps, or --maps"),

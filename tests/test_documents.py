@@ -2,11 +2,11 @@
 
 import doctest
 import importlib
+import json
 import os
 import pkgutil
 import re
 import runpy
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +15,22 @@ import pytest
 from PIL import Image
 
 import attrib
+from attrib.cli.demo import save
 from attrib.datasets.scenes import Scenes
 from attrib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
-PYTHON = "bottlenecks compare extend faithfulness models seeds serving start wsol".split()
-PAGES = ["README.md", *(f"docs/{name}.md" for name in PYTHON)]
-EXAMPLES = [p for p in sorted((ROOT / "examples").glob("*.py")) if p.stem != "train_demo"]
+FENCE = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
+COMMAND = "#!{}\nfrom attrib.cli import main\n\nmain()\n"
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+QUICK = {"train_demo": ["--steps", "4", "--scenes", "64", "--test-scenes", "16"]}
+"""Arguments of an example that takes minutes without."""
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    demo = Scenes(length=6, size=192, seed=0)
+    save([demo[i] for i in range(len(demo))], tmp_path / "out" / "scenes")
     scenes = Scenes(length=2, size=128, seed=5)
     for i, name in enumerate(["bird.jpg", "other.jpg"]):
         Image.fromarray(scenes[i].image.permute(1, 2, 0).numpy()).save(tmp_path / name)
@@ -36,39 +41,55 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def blocks(page, language):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+def text_of(page):
+    """Read a page; a notebook becomes text with its code in fences."""
+    text = Path(ROOT / page).read_text(encoding="utf-8")
+    if not str(page).endswith(".ipynb"):
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    fence = {"code": "```python\n{}\n```", "markdown": "{}"}
+    return "\n\n".join(fence[kind].format(source) for kind, source in cells)
+
+
+PAGES = ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
+NOTEBOOKS = [str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.ipynb"))]
+RUNNING = [page for page in PAGES + NOTEBOOKS if FENCE.search(text_of(page))]
 
 
 @pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")  # noise as images
-@pytest.mark.parametrize("page", PAGES)
-def test_python_blocks_run(page, folder, monkeypatch):
+@pytest.mark.parametrize("page", RUNNING)
+def test_pages_run(page, folder, monkeypatch):
+    """What is marked as Python or sh runs offline, in the order of the page; text need not."""
     monkeypatch.setattr(METHODS, "_classes", dict(METHODS._classes))  # a page registers a method
     names: dict[str, object] = {}
-    code = blocks(page, "python")
-    assert code
-    for block in code:
-        exec(compile(block, page, "exec"), names)
+    for language, code in FENCE.findall(text_of(page)):
+        if language == "python":
+            exec(compile(code, page, "exec"), names)
+        else:
+            shell(code, folder)
     if page == "README.md":
         assert (folder / "bird.png").exists()
+        assert (folder / "out" / "bird.json").exists()
         assert names["found"].boxes.shape[1] == 4
 
 
-def test_shell_commands_of_the_readme_run(folder):
-    whole = "\n".join(blocks("README.md", "sh")).replace("\\\n", " ")
-    lines = [line for line in whole.splitlines() if line.startswith("attrib")]
-    assert len(lines) >= 4
-    for line in lines:
-        command = [sys.executable, "-c", "from attrib.cli import main; main()"]
-        done = subprocess.run(
-            command + shlex.split(line, comments=True)[1:],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    assert (folder / "out" / "bird.json").exists()
+def shell(code, folder):
+    """Run the lines that call attrib; the others set an environment up."""
+    command = folder / "bin" / "attrib"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(COMMAND.format(sys.executable))
+    command.chmod(0o755)
+    path = {"PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    for line in code.replace("\\\n", " ").splitlines():
+        if line.startswith("attrib"):
+            done = subprocess.run(
+                ["bash", "-c", line],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=os.environ | path,
+            )
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
 def test_make_targets_of_the_readme_exist():
@@ -80,7 +101,7 @@ def test_make_targets_of_the_readme_exist():
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_examples_run(path, tmp_path):
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(path), *QUICK.get(path.stem, [])],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -89,6 +110,8 @@ def test_examples_run(path, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    for written in re.findall(r"\bwrote (\S+)", done.stdout):
+        assert (tmp_path / written).exists()
 
 
 @pytest.mark.parametrize(
@@ -100,10 +123,20 @@ def test_doctests(name):
 
 
 def test_links_lead_somewhere():
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+    for page in ["CONTRIBUTING.md", *PAGES, *NOTEBOOKS]:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(page)):
             if not link.startswith("http"):
-                assert (page.parent / link).exists(), f"{page.name}: {link}"
+                assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
+
+
+def test_every_page_has_a_place():
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    index = text_of("docs/index.md")
+    for page in PAGES[1:]:
+        name = page.removeprefix("docs/")
+        assert f" {name}\n" in contents, name
+        if "/" not in name and name != "index.md":
+            assert f"({name})" in index, name
 
 
 def test_every_method_has_a_page():
@@ -115,3 +148,13 @@ def test_every_method_has_a_page():
         assert f"methods/{name}.md" in contents
         assert f"::: {METHODS[name].__module__}.{METHODS[name].__qualname__}\n" in page
         assert "<!-- picture -->" in page
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_notebooks_hold_no_outputs_and_have_a_place(page):
+    for cell in json.loads((ROOT / page).read_text(encoding="utf-8"))["cells"]:
+        assert cell["metadata"] == {}
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert page.removeprefix("docs/").replace(".ipynb", ".md") in contents

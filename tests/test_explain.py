@@ -163,6 +163,7 @@ def test_png_and_notebook_display(model, path, tmp_path):
     with Image.open(e.save(tmp_path / "e.png")) as picture:
         assert picture.size[0] > 500
     assert e._repr_png_().startswith(b"\x89PNG")
+    assert e.plot()._repr_png_().startswith(b"\x89PNG")  # whether or not pyplot is there
     import matplotlib
 
     assert "matplotlib.pyplot" not in __import__("sys").modules or not (

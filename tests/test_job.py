@@ -420,6 +420,15 @@ def test_the_commands(root, damaged, tmp_path):
     result = json.loads((tmp_path / "scores.json").read_text())
     assert (result["schema"], result["format"]) == ("attrib.seed-scores/1", "irn")
     assert len(result["sweep"]) == 66
+    documented = (Path(__file__).parents[1] / "docs" / "json.md").read_text(encoding="utf-8")
+    section = documented.split("## `attrib.seed-scores/1`")[1].split("\n## ")[0]
+    for name in {
+        *result,
+        *result["oracle"],
+        *result["worst"][0],
+        *result["fixed"]["classes"]["cat"],
+    }:
+        assert f"`{name}`" in section, name
     bad = ("--dataset", "folder", "--root", damaged, "--labels", damaged / "labels.csv")
     failed = run("seeds", *bad, "--model", "demo", "--out", tmp_path / "bad", "--scales", "1")
     assert failed.exit_code == 1

@@ -1,3 +1,4 @@
+import argparse
 import json
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import attrib
-from attrib.errors import UnknownNameError, WeightsError
+from attrib.errors import InputError, UnknownNameError, WeightsError
 from attrib.models import fingerprint, load_model, load_weights, model_names, spec_of
 from attrib.models.load import read_state_dict
 from attrib.models.split import spec_from_timm
@@ -114,6 +115,31 @@ def test_wrapped_and_prefixed_state_dicts(wrapper, prefix, tmp_path):
     assert read_state_dict(tmp_path / "w.pt").keys() == tiny().state_dict().keys()
 
 
+def test_checkpoints_of_timms_training_script(tmp_path):
+    """They hold the optimiser and the command line beside the weights."""
+    model = tiny()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    checkpoint = {"epoch": 3, "arch": "resnet18", "state_dict": model.state_dict(), "version": 2}
+    checkpoint |= {"optimizer": optimizer.state_dict(), "args": argparse.Namespace(lr=0.1)}
+    torch.save(checkpoint, tmp_path / "model_best.pth.tar")
+    before = list(torch.serialization.get_safe_globals())
+    assert read_state_dict(tmp_path / "model_best.pth.tar").keys() == model.state_dict().keys()
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_a_number_of_classes_needs_weights():
+    with pytest.raises(InputError, match=r"num_classes=5 without weights .* random; .*--weights"):
+        load_model("test_resnet", num_classes=5)
+
+
+def test_paths_in_place_of_names_say_how_they_are_given(tmp_path):
+    with pytest.raises(UnknownNameError, match=f"'local-dir:{tmp_path}'"):
+        load_model(str(tmp_path))
+    (tmp_path / "birds.pth").touch()
+    with pytest.raises(UnknownNameError, match="name of the architecture, and the file as weights"):
+        load_model(str(tmp_path / "birds.pth"))
+
+
 def test_what_does_not_fit_is_named_and_nothing_is_loaded(tmp_path):
     model = tiny()
     before = fingerprint(model)
@@ -138,11 +164,13 @@ def test_files_that_are_no_weights(tmp_path, capsys):
     (tmp_path / "b.pth").write_bytes(b"no such format")
     torch.save({"w": Evil()}, tmp_path / "c.pth")
     torch.save([1, 2], tmp_path / "d.pth")
+    torch.save(tiny(), tmp_path / "f.pth")
     cases = {
         "a.safetensors": "a.safetensors cannot be read",
         "b.pth": "no safetensors file and no state dict",
-        "c.pth": "no safetensors file and no state dict",
+        "c.pth": "no safetensors file and no state dict .* it holds .*print, .* could run code",
         "d.pth": "holds no state dict",
+        "f.pth": r"it holds torch.nn.modules.container.Sequential, .* save model.state_dict\(\)",
         "e.pth": "e.pth does not exist",
         "e.safetensors": "e.safetensors does not exist",
     }
@@ -169,6 +197,12 @@ def test_timm_configurations():
     assert spec.crop == attrib.ModelSpec.crop
     with pytest.raises(attrib.AttribError, match="crop is a fraction"):
         replace(spec, crop=1.5)
+
+
+def test_label_names_by_number():
+    names = {"0": "a", "2": "c"}
+    assert spec_from_timm({"label_names": names, "num_classes": 3}).labels == ("a", "1", "c")
+    assert spec_from_timm({"label_names": {1: "b", 0: "a"}}).labels == ("a", "b")
 
 
 def test_all_names_are_listed():

@@ -14,7 +14,9 @@ __all__ = ["run"]
 def run(
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="Model that visitors may choose, repeatable; demo."),
+        typer.Option(
+            "--model", "-m", help="Model that visitors may choose, repeatable; demo if left."
+        ),
     ] = None,
     method: Annotated[
         list[str] | None,

@@ -175,7 +175,10 @@ def _files(path: Path) -> list[Path]:
         return [path]
     found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
     if not found:
-        raise InputError(f"{path} holds no pictures")
+        raise InputError(
+            f"{path} holds no pictures itself; name the folders in it that do, or with one folder "
+            f"per class say --dataset folder --root {path}"
+        )
     return found
 
 

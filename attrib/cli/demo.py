@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from attrib import Explainer, Explanation
     from attrib.datasets.scenes import Scene
 
-__all__ = ["methods", "run"]
+__all__ = ["methods", "run", "save"]
 
 SHOWN = 6
 FAMILIES = ("class maps", "features and their gradients", "bottlenecks")
@@ -22,7 +22,7 @@ TUNED = {"rib": "rib(lr=1e-3, train_from=4, scales=(1.0, 1.5), loss_scales=(1.0,
 
 
 def run(
-    out: Annotated[Path, typer.Option(help="Folder to write demo.png to.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder for demo.png and some scenes.")] = Path("out"),
     scenes: Annotated[int, typer.Option(min=1, help="How many scenes to score.")] = 64,
     size: Annotated[int, typer.Option(min=32, help="Their side in pixels.")] = 192,
     seed: Annotated[int, typer.Option(help="Other scenes for another number.")] = 0,
@@ -50,6 +50,7 @@ def run(
     for spec in TUNED.values():
         typer.echo(f"\nrun as {spec}")
     typer.echo(f"\nwrote {_draw(answers, pictures, out / 'demo.png')}")
+    typer.echo(f"wrote {save(pictures, out / 'scenes')}, pictures to try commands on")
 
 
 def methods() -> list[str]:
@@ -103,3 +104,16 @@ def _draw(answers: dict[str, list[Explanation]], scenes: list[Scene], path: Path
     with replacing(path) as temporary:
         figure(rows, size=1.8).savefig(temporary, format="png", dpi=110)
     return path
+
+
+def save(scenes: list[Scene], folder: Path) -> Path:
+    """Write a few scenes as pictures."""
+    from torchvision.transforms.functional import to_pil_image
+
+    from attrib.datasets.scenes import CLASSES
+    from attrib.files import replacing
+
+    for i, scene in enumerate(scenes[:SHOWN]):
+        with replacing(folder / f"{i}-{CLASSES[scene.label]}.png") as temporary:
+            to_pil_image(scene.image).save(temporary, format="png")
+    return folder

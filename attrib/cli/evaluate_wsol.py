@@ -55,14 +55,17 @@ def run(
         float | None, typer.Option(min=0, max=1, help="The fixed one; 0.2 if left.")
     ] = None,
     interval: Annotated[
-        float | None, typer.Option(help="Between thresholds; 0.01 for boxes, 0.001 for pxap.")
+        float | None,
+        typer.Option(help="Between thresholds; 0.01 for boxes and 0.001 for pxap if left."),
     ] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Of pointing, pixels; 15.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Of pointing, in pixels; 15 if left.")
+    ] = None,
     resize: Annotated[
         str | None, typer.Option(help="bilinear or bicubic, for all protocols.")
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Every so many-th picture.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many pictures.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Only every n-th picture.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     maps: Annotated[
         Path | None, typer.Option(help="Folder of maps to score instead: ID.npz or ID.npy.")
     ] = None,

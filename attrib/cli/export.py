@@ -27,7 +27,7 @@ def run(
     boxes: Annotated[
         str, typer.Option(help="largest component, or all that reaches the threshold.")
     ] = "largest",
-    rounds: Annotated[int, typer.Option(min=1, help="In which components are found.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Of finding components.")] = 8,
     tolerance: Annotated[
         float, typer.Option(help="How far the program may be from the model, relative.")
     ] = 1e-4,

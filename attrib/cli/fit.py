@@ -15,6 +15,7 @@ from attrib.cli.options import (
     Labels,
     ModelName,
     NumClasses,
+    Readers,
     Root,
     Split,
     TensorBoard,
@@ -64,7 +65,9 @@ def classifier(
         float, typer.Option(help="Learning rate of the head, as a multiple.")
     ] = FitConfig.head_factor,
     weight_decay: Annotated[float, typer.Option(help="On every weight.")] = FitConfig.weight_decay,
-    momentum: Annotated[float, typer.Option(help="Published: 1e-4.")] = FitConfig.momentum,
+    momentum: Annotated[
+        float, typer.Option(help="Of SGD; the authors' is 1e-4.")
+    ] = FitConfig.momentum,
     power: Annotated[float, typer.Option(help="Of the rate's decay.")] = FitConfig.power,
     long_side: Annotated[
         tuple[int, int], typer.Option(help="Least and greatest long side, in pixels.")
@@ -75,7 +78,7 @@ def classifier(
         str, typer.Option(help="soft-margin, or cross-entropy for one class per picture.")
     ] = FitConfig.loss,
     seed: Annotated[int, typer.Option(help="Of order, crops and new weights.")] = FitConfig.seed,
-    workers: Annotated[int, typer.Option(help="Threads that read ahead.")] = FitConfig.workers,
+    readers: Readers = FitConfig.workers,
     adl: Annotated[
         str,
         typer.Option(help="Attention-based dropout after modules A,B,...; default for its own."),
@@ -122,7 +125,7 @@ def classifier(
         flip=flip,
         loss=loss,  # type: ignore[arg-type]
         seed=seed,
-        workers=workers,
+        workers=readers,
         bfloat16=bfloat16,
         adl=_places(made, adl),
         adl_p=adl_p,
@@ -182,9 +185,7 @@ def aib(
         str, typer.Option(help="residual: features times 1 + a; gate: features times a.")
     ] = AttentionConfig.modulation,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = AttentionConfig.seed,
-    workers: Annotated[
-        int, typer.Option(help="Threads that read ahead.")
-    ] = AttentionConfig.workers,
+    readers: Readers = AttentionConfig.workers,
     weights: Weights = None,
     num_classes: NumClasses = None,
     bfloat16: Bfloat16 = False,
@@ -206,7 +207,7 @@ def aib(
         modulation=modulation,  # type: ignore[arg-type]
         bfloat16=bfloat16,
         seed=seed,
-        workers=workers,
+        workers=readers,
     )
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     split_model = attrib.split(loaded)
@@ -266,7 +267,7 @@ def ib_mask(
         bool, typer.Option(help="Price pixels by the Gaussian's constant too.")
     ] = MaskConfig.normalised,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = MaskConfig.seed,
-    workers: Annotated[int, typer.Option(help="Threads that read ahead.")] = MaskConfig.workers,
+    readers: Readers = MaskConfig.workers,
     weights: Weights = None,
     num_classes: NumClasses = None,
     bfloat16: Bfloat16 = False,
@@ -298,7 +299,7 @@ def ib_mask(
         normalised=normalised,
         bfloat16=bfloat16,
         seed=seed,
-        workers=workers,
+        workers=readers,
     )
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     need = "class_maps" if config.reads == "features" else "features"

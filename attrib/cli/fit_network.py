@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attrib.cli.options import Bfloat16, Device, Root, TensorBoard, print_terms
+from attrib.cli.options import Bfloat16, Device, Readers, Root, TensorBoard, print_terms
 from attrib.fit import NetworkConfig
 
 __all__ = ["aib_network"]
@@ -52,7 +52,7 @@ def aib_network(
         tuple[int, int], typer.Option(help="Attention maps per picture, latent vectors per map.")
     ] = NetworkConfig.test_samples,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = NetworkConfig.seed,
-    workers: Annotated[int, typer.Option(help="Threads that read ahead.")] = NetworkConfig.workers,
+    readers: Readers = NetworkConfig.workers,
     bfloat16: Bfloat16 = False,
     tensorboard: TensorBoard = False,
     device: Device = None,
@@ -79,7 +79,7 @@ def aib_network(
         test_samples=test_samples,
         bfloat16=bfloat16 or None,
         seed=seed,
-        workers=workers,
+        workers=readers,
     )
     _, report = fit_network(
         picture_set(dataset, root, split),

@@ -23,6 +23,7 @@ __all__ = [
     "MethodSpec",
     "ModelName",
     "NumClasses",
+    "Readers",
     "Root",
     "Split",
     "TensorBoard",
@@ -65,9 +66,12 @@ Weights = Annotated[
     Path | None, typer.Option(help="Weight file (safetensors or state dict) to use instead.")
 ]
 NumClasses = Annotated[
-    int | None, typer.Option(help="Outputs of the model, where --weights has other ones.")
+    int | None, typer.Option(help="Outputs of the model, where --weights has another number.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if any.")]
+Readers = Annotated[
+    int, typer.Option("--readers", min=0, help="Threads that read ahead; with 0 steps wait.")
+]
 Bfloat16 = Annotated[bool, typer.Option(help="Compute the loss under bfloat16 autocast.")]
 TensorBoard = Annotated[bool, typer.Option(help="Write the log for TensorBoard too.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures per forward pass.")]

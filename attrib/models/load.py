@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,7 +46,8 @@ def load_model(
             writes them), `"hf-hub:REPO"`, `"aib:FILE"` for what `attrib fit aib-network` wrote,
             or `"demo"` for the small model that comes with attrib.
         weights: A safetensors file or a state dict to use instead of the published weights.
-        num_classes: Outputs of the model, where `weights` has other ones than published.
+        num_classes: Outputs of the model, where `weights` has other ones than published; only
+            with `weights`, as they would be random without.
         device: Where to put the model; by default the GPU when there is one.
 
     Returns:
@@ -53,6 +56,7 @@ def load_model(
     Raises:
         UnknownNameError: no such model; gives the nearest names.
         WeightsError: weights cannot be fetched, read or fitted.
+        InputError: `num_classes` where it does not belong.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     published = weights is None
@@ -63,10 +67,14 @@ def load_model(
         if num_classes is not None:
             raise InputError(f"{name!r} comes with its own classes; leave num_classes out")
         model = LOADERS[prefix](name.removeprefix(prefix))
-    elif name.startswith(TORCHVISION):
-        model = _torchvision(name.removeprefix(TORCHVISION), published, num_classes)
     else:
-        model = _timm(name, published, num_classes)
+        if published and num_classes is not None:
+            raise InputError(
+                f"num_classes={num_classes} without weights is a model whose last layer is random; "
+                "give the file that you trained with weights=FILE (--weights FILE)"
+            )
+        made = _torchvision if name.startswith(TORCHVISION) else _timm
+        model = made(name.removeprefix(TORCHVISION), published, num_classes)
     if weights is not None:
         load_weights(model, weights)
     return model.eval().to(device)
@@ -109,7 +117,7 @@ def _timm(name: str, published: bool, num_classes: int | None) -> nn.Module:
     import timm
 
     if not name.startswith((LOCAL, HUB)) and not timm.is_model(name.split(".")[0]):
-        raise UnknownNameError("model", name, model_names(), hint="`attrib models` lists them")
+        raise UnknownNameError("model", name, model_names(), hint=_hint(name))
     if name.startswith(LOCAL) and not (Path(name.removeprefix(LOCAL)) / "config.json").is_file():
         raise WeightsError(f"{name}: the folder has no config.json as timm writes it")
     options = {} if num_classes is None else {"num_classes": num_classes}
@@ -117,6 +125,15 @@ def _timm(name: str, published: bool, num_classes: int | None) -> nn.Module:
         model: nn.Module = timm.create_model(name, pretrained=published, **options)
     model.attrib_spec = replace(spec_of(model), name=name)  # type: ignore[assignment]
     return model
+
+
+def _hint(name: str) -> str:
+    """Say how a folder or a file is given, as they are no names."""
+    if Path(name).is_dir():
+        return f"A folder that timm saved is 'local-dir:{name}'"
+    if Path(name).is_file():
+        return f"Give the name of the architecture, and the file as weights (--weights {name})"
+    return "`attrib models` lists them"
 
 
 def _torchvision(name: str, published: bool, num_classes: int | None) -> nn.Module:
@@ -191,7 +208,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors from a safetensors file or a `torch.save`d state dict, without running code.
 
     Common wrappers (`state_dict`, `model`, ...) are opened and prefixes that every key shares
-    (`module.`, `model.`) are cut off.
+    (`module.`, `model.`) are cut off. Checkpoints of timm's training script are read too.
     """
     path = Path(path)
     try:
@@ -200,17 +217,24 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # timm's; mere data
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"{path} does not exist") from None
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        cause = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path} is no safetensors file and no state dict of tensors alone: {cause}"
+            f"{path} is no safetensors file and no state dict of tensors alone: {_cause(error)}"
         ) from error
     except Exception as error:  # safetensors raises a class of its own that is no subclass
         raise WeightsError(f"{path} cannot be read: {error}") from error
     return _unwrapped(state, path)
+
+
+def _cause(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if held := re.search(r"Unsupported global: GLOBAL (\S+)", text):
+        return f"it holds {held[1]}, and reading that could run code; save model.state_dict()"
+    return text[:200]
 
 
 def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:

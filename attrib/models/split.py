@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -168,6 +168,14 @@ def spec_from_timm(config: Mapping[str, Any]) -> ModelSpec:
         fit=fits.get(config.get("crop_mode", "center"), "crop"),  # type: ignore[arg-type]
         crop=float(config.get("crop_pct") or ModelSpec.crop),
         interpolation=names.get(config.get("interpolation", ""), "bilinear"),  # type: ignore[arg-type]
-        labels=tuple(config.get("label_names") or ()),
+        labels=_label_names(config.get("label_names") or (), config.get("num_classes")),
         multi_label="multi-label" in (config.get("notes") or ()),
     )
+
+
+def _label_names(names: Mapping[Any, str] | Sequence[str], count: int | None) -> tuple[str, ...]:
+    """Put names in the order of the outputs; timm also keeps them by number, as text in JSON."""
+    if not isinstance(names, Mapping):
+        return tuple(names)
+    known = {int(key): name for key, name in names.items() if str(key).isdecimal()}
+    return tuple(known.get(i, str(i)) for i in range(count or len(known)))

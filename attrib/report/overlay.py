@@ -72,16 +72,15 @@ def figure(panels: Sequence[Sequence[Panel]], *, size: float = 3.0, colorbar: st
         colorbar: What the one colour scale of all heatmaps measures; empty for no scale.
 
     Returns:
-        A figure that is not known to pyplot, so that nothing is opened and nothing leaks.
+        A figure that notebooks show by themselves, and that is not known to pyplot, so that
+        nothing is opened and nothing leaks.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from attrib.report.drawing import Drawing
 
     rows, columns = len(panels), max(len(row) for row in panels)
     ratio = max(p.image.shape[1] / p.image.shape[2] for row in panels for p in row)
     height = size * min(max(ratio, 0.4), 2.0) + 0.35
-    drawn = Figure(figsize=(size * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(drawn)
+    drawn = Drawing(figsize=(size * columns, height * rows), layout="constrained")
     axes = drawn.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
