@@ -19,7 +19,6 @@ from attrib.errors import ModelError, SpecError
 from attrib.methods.base import METHODS, Method
 from attrib.methods.memory import in_steps
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 from attrib.models.layout import Layout, detect
 from attrib.registry import AtLeast
 from attrib.types import Attribution, TargetRule
@@ -71,7 +70,7 @@ class Rollout(Method):
         Raises:
             ModelError: the model has no attention over the whole picture.
         """
-        logits = _logits(classifier, images)
+        logits = classifier.predict(images)
         pairs = targets(logits)
         shown = pairs.image.unique()
 
@@ -134,7 +133,7 @@ class GenericAttention(Method):
         Raises:
             ModelError: the model has no attention over the whole picture.
         """
-        logits = _logits(classifier, images)
+        logits = classifier.predict(images)
         pairs = targets(logits)
 
         def step(rows: slice, _batch: int) -> Tensor:
@@ -155,11 +154,6 @@ class GenericAttention(Method):
             found = in_steps(len(pairs), self.batch, step)
         maps = torch.cat(found) if found else _no_maps(classifier, images)
         return self._result(classifier, images, maps, pairs, logits)
-
-
-def _logits(classifier: SpatialClassifier, images: Tensor) -> Float[Tensor, "b c"]:
-    with surgery.inference(classifier.model):
-        return logits_of(classifier.model(images.clone()))
 
 
 def _attention(
@@ -184,7 +178,8 @@ def _attention(
         return out
 
     with answered(answer):
-        logits = logits_of(classifier.model.forward(images.clone()))
+        returned = classifier.model.forward(images.clone())
+    logits = classifier.logits_of(returned)
     whole = {(len(images), s[-1], s[-1]) for s in shapes[:1]}
     if not found or {(s[0], *s[2:]) for s in shapes} != whole:
         seen = f"its attention has the shapes {sorted(set(shapes))}" if shapes else "it has none"
