@@ -83,15 +83,8 @@ class Shared(Pooled):
         self.features[5] = relu
 
 
-class Refusing(Pooled):
-    """`eval` and `train` raise, as those of models do that are to be trained or served only."""
-
-    def train(self, mode: bool = True) -> "Refusing":
-        raise RuntimeError("the mode of this model is fixed")
-
-
-class Hooked(Pooled):
-    """Carries hooks of the user's own, of every kind; none changes what the model computes."""
+class Guarded(Pooled):
+    """Carries hooks of the user's own, of every kind, and its `eval` and `train` raise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,6 +99,9 @@ class Hooked(Pooled):
 
     def count(self, *_: object) -> None:
         self.seen += 1
+
+    def train(self, mode: bool = True) -> "Guarded":
+        raise RuntimeError("the mode of this model is fixed")
 
 
 class Twice(Pooled):
@@ -204,8 +200,7 @@ AWKWARD = {
     "random": Random,
     "shared-relu": Shared,
     "twice": Twice,
-    "refusing": Refusing,
-    "hooked": Hooked,
+    "guarded": Guarded,
 }
 
 

@@ -28,8 +28,8 @@ def test_model_is_left_as_it_was_when_the_user_interrupts(name, passes):
     model = Interrupted()
     explainer = attrib.Explainer(model, name, spec=SPEC)
     wanted = explainer(images()).maps  # also finds out what is found out lazily
-    before = Everything(model)
     model.passes = passes
+    before = Everything(model)
     try:
         explainer(images())
     except KeyboardInterrupt:
