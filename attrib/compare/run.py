@@ -172,8 +172,10 @@ def _run(
     done: dict[str, PictureRecord] = {}
     failed: dict[str, str] = {}
     with ExitStack() as stack:
-        journal = None if work is None else stack.enter_context(_opened(Path(work), sources, facts))
-        if journal is not None:
+        journal = None
+        if work is not None:
+            stack.enter_context(writing(work))
+            journal = stack.enter_context(_opened(Path(work), sources, facts))
             done = _known(journal, sources)
         kept = {source.id for source in sources[:shown]}
         todo = [source for source in sources if source.id not in done]
@@ -190,8 +192,7 @@ def _run(
 def _opened(work: Path, sources: Sequence[_Source], facts: dict[str, Any]) -> Any:
     if not all(isinstance(source.picture, str | os.PathLike) for source in sources):
         raise InputError("work= keeps comparisons of files; these pictures have no paths")
-    with writing(work):
-        claim(work, facts)
+    claim(work, facts)
     return Journal(work, "1-of-1").open()
 
 
