@@ -20,7 +20,7 @@ from attrib.localize import localize
 from attrib.localize.heatmap import Resize
 from attrib.localize.threshold import Rule
 from attrib.methods import TTA, Method, Smooth, resolve
-from attrib.models import SpatialClassifier, load_model, split
+from attrib.models import Output, SpatialClassifier, load_model, split
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
 from attrib.targets import TargetsLike, check_labels, classes_per_picture, resolve_targets
@@ -53,10 +53,14 @@ class Explainer:
         autocast: `"bfloat16"` or `"float16"` runs the network under autocast; features are brought
             back to the weights' type before maps are made of them, and the maps are not `exact`.
             For CAM, infoCAM and infoCAM+, plain or inside `tta`.
+        output: Where the logits are in what the model returns, if it does not return them as they
+            are: `"logits"` for a key or an attribute, `0` for the first of a tuple, or a function
+            that takes all of it and gives them.
 
     Raises:
         InputError: `autocast` with a method that does not take it, or weights of half precision.
-        SplitError: the method needs class maps and the model has none.
+        ModelError: the model is spread over devices by DataParallel or DistributedDataParallel.
+        SplitError: the method needs class maps and the model has none, or `output` leads nowhere.
         UnknownNameError: no such method or model.
     """
 
@@ -71,11 +75,12 @@ class Explainer:
         tta: bool = False,
         smooth: bool = False,
         autocast: Precision | None = None,
+        output: Output | None = None,
     ) -> None:
         inner = Smooth(method=method) if smooth else resolve(method)
         self.method = TTA(method=inner) if tta else inner
         need = "class_maps" if self.method.needs_class_maps else "features"
-        self.classifier = as_classifier(model, spec, multi_label, need=need)  # type: ignore[arg-type]
+        self.classifier = as_classifier(model, spec, multi_label, output, need=need)  # type: ignore[arg-type]
         if autocast is not None:
             self.classifier = _in_half(self.classifier, self.method, autocast)
         self.fit: Fit = fit or self.classifier.spec.fit
@@ -268,6 +273,7 @@ def explain(
     tta: bool = False,
     smooth: bool = False,
     autocast: Precision | None = None,
+    output: Output | None = None,
     **options: Any,
 ) -> Explanation | list[Explanation]:
     """Tell where a classifier looked, in one call.
@@ -283,6 +289,7 @@ def explain(
         tta: Average the maps over mirror images; see `Explainer`.
         smooth: Average the maps over noisy copies; see `Explainer`.
         autocast: Run the network in half precision; see `Explainer`.
+        output: Where the logits are in what the model returns; see `Explainer`.
         options: `threshold`, `rule`, `normalize`, `resize`, `batch_size` and `progress` of
             `Explainer.explain`.
 
@@ -298,6 +305,7 @@ def explain(
         tta=tta,
         smooth=smooth,
         autocast=autocast,
+        output=output,
     )
     return explainer.explain(pictures, targets, **options)
 
@@ -306,20 +314,24 @@ def as_classifier(
     model: nn.Module | str | SpatialClassifier,
     spec: ModelSpec | None = None,
     multi_label: bool | None = None,
+    output: Output | None = None,
     *,
     need: Literal["class_maps", "features"] = "class_maps",
 ) -> SpatialClassifier:
     """See whatever `Explainer` takes as a model as a `SpatialClassifier`; arguments as there.
 
     Raises:
+        InputError: an `output` for a `SpatialClassifier`, which has its own.
         SplitError: the model has no class maps and `need` asks for them.
         UnknownNameError: no such model.
     """
     if isinstance(model, SpatialClassifier):
+        if output not in (None, model.output):
+            raise InputError("a SpatialClassifier has an output of its own; give it to split()")
         classifier = model if spec is None else replace(model, spec=spec)
     else:
         module = load_model(model) if isinstance(model, str) else model
-        classifier = split(module, spec=spec, need=need)
+        classifier = split(module, spec=spec, need=need, output=output)
     if multi_label is not None:
         classifier = replace(classifier, spec=replace(classifier.spec, multi_label=multi_label))
     return classifier

@@ -18,6 +18,7 @@ from attrib.errors import InputError
 from attrib.files import replacing
 from attrib.images import Picture
 from attrib.models import SpatialClassifier, fingerprint
+from attrib.models.output import spelled
 from attrib.report import Box, Panel, figure
 from attrib.types import Attribution, Fit, Localization
 
@@ -224,7 +225,7 @@ class ModelRecord:
     """What made an explanation, for its files. Weights are hashed when first asked for."""
 
     def __init__(self, classifier: SpatialClassifier, fit: Fit) -> None:
-        self._model = classifier.model
+        self._model, self._output = classifier.model, classifier.output
         self.spec = replace(classifier.spec, fit=fit)
 
     @cached_property
@@ -233,7 +234,7 @@ class ModelRecord:
         return fingerprint(self._model)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return name, weights hash, preprocessing and versions."""
+        """Return name, weights hash, where the logits are, preprocessing and versions."""
         from importlib.metadata import version
 
         spec = self.spec
@@ -241,6 +242,7 @@ class ModelRecord:
         return {
             "name": spec.name,
             "weights": self.weights,
+            **({} if self._output is None else {"output": spelled(self._output)}),
             "multi_label": spec.multi_label,
             "preprocessing": {
                 "input_size": list(spec.input_size),

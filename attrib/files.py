@@ -7,14 +7,14 @@ import math
 import secrets
 import zipfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attrib.errors import InputError, OutputError
+from attrib.errors import AttribError, InputError, OutputError
 
 __all__ = [
     "array_header",
@@ -32,15 +32,26 @@ MAX_BYTES = 2**31
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place on success and goes on failure."""
+    """Yield a temporary path beside `path` that takes its place on success and goes on failure.
+
+    What torch writes goes through memory: its own writer ends the process when the disk is full.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
+    except AttribError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be made there is nothing to take away
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -60,9 +71,12 @@ def writing(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, AttribError) and not isinstance(error, OutputError):
+            raise
+        told = error if isinstance(error, OutputError) else f"cannot write into {folder}: {error}"
         raise OutputError(
-            f"cannot write into {folder}: {error}. What is done is kept: make room or give access, "
-            "and repeat the command to go on"
+            f"{told}. What is done is kept: make room or give access, and repeat the command to "
+            "go on"
         ) from error
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attrib.errors import SplitError
+from attrib.errors import ModelError, SplitError
 
 __all__ = [
     "Tap",
@@ -25,6 +25,7 @@ __all__ = [
     "frozen_copy",
     "inference",
     "passed_over",
+    "refuse_parallel",
     "replaced",
     "run_until",
     "seeded",
@@ -40,17 +41,35 @@ _held: dict[nn.Module, int] = {}
 """Modules kept from training right now, and by how many calls."""
 
 
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the module inside (Distributed)DataParallel and `torch.compile` wrappers."""
     while True:
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(
-            model, nn.DataParallel | nn.parallel.DistributedDataParallel
-        ):
+        if inner is None and isinstance(model, _PARALLEL):
             inner = model.module
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def refuse_parallel(model: nn.Module) -> None:
+    """Refuse a model that DataParallel or DistributedDataParallel spreads, in whole or in part.
+
+    Raises:
+        ModelError: says where it is and what to do.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, _PARALLEL):
+            inside = ".".join(filter(None, ("model", path, "module")))
+            raise ModelError(
+                f"{type(module).__name__} runs copies of what it wraps, in other threads or in "
+                "step with other processes, where the model cannot be observed; use what "
+                f"is inside, {inside}. To explain on several GPUs give each a process of its own: "
+                "`attrib seeds --shard auto` under torchrun, or an Explainer per device"
+            )
 
 
 def device_of(model: nn.Module) -> torch.device:

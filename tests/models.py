@@ -1,5 +1,8 @@
 """Tiny classifiers, each awkward in its own way, and a record of everything a model carries."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -80,6 +83,90 @@ class Shared(Pooled):
         self.features[5] = relu
 
 
+class Guarded(Pooled):
+    """Carries hooks of the user's own, of every kind, and its `eval` and `train` raise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+        for module in (self, self.features[0], self.features[3], self.fc):
+            module.register_forward_pre_hook(self.count)
+            module.register_forward_pre_hook(self.count, with_kwargs=True)
+            module.register_forward_hook(self.count)
+            module.register_forward_hook(self.count, with_kwargs=True, always_call=True)
+        self.fc.register_full_backward_hook(self.count)
+        self.fc.register_full_backward_pre_hook(self.count)
+
+    def count(self, *_: object) -> None:
+        self.seen += 1
+
+    def train(self, mode: bool = True) -> "Guarded":
+        raise RuntimeError("the mode of this model is fixed")
+
+
+class Twice(Pooled):
+    """One block is registered under two names, and runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.Sequential(nn.Conv2d(12, 12, 3, padding=1), nn.ReLU())
+        self.first, self.second = block, block
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.second(self.first(self.features(x)))
+        return self.fc(maps.mean((2, 3)))
+
+
+@dataclass
+class Answer:
+    """What a model may return: an object with attributes, as hubs have them."""
+
+    loss: Tensor | None
+    logits: Tensor
+    maps: Tensor
+
+
+class Returning(Pooled):
+    """Returns more than logits."""
+
+    def forward(self, x: Tensor) -> object:
+        maps = self.features(x)
+        return self.packed(self.fc(maps.mean((2, 3))), maps)
+
+
+class ReturningMapping(Returning):
+    def packed(self, logits: Tensor, maps: Tensor) -> object:
+        return {"maps": maps, "logits": logits}
+
+
+class ReturningTuple(Returning):
+    def packed(self, logits: Tensor, maps: Tensor) -> object:
+        return maps, logits
+
+
+class ReturningObject(Returning):
+    def packed(self, logits: Tensor, maps: Tensor) -> object:
+        return Answer(loss=None, logits=logits, maps=maps)
+
+
+def squeezed(returned: dict[str, Tensor]) -> Tensor:
+    return returned["logits"].flatten(1)
+
+
+class ReturningMaps(Returning):
+    def packed(self, logits: Tensor, maps: Tensor) -> object:
+        return {"logits": logits[:, :, None, None]}
+
+
+RETURNING = {
+    "mapping": (ReturningMapping, "logits"),
+    "tuple": (ReturningTuple, 1),
+    "object": (ReturningObject, "logits"),
+    "function": (ReturningMaps, squeezed),
+}
+"""Models that return more than logits, and where their logits are."""
+
+
 class MlpHead(nn.Module):
     """A head that is not linear, with parts named by the user."""
 
@@ -112,6 +199,8 @@ AWKWARD = {
     "stubborn": Stubborn,
     "random": Random,
     "shared-relu": Shared,
+    "twice": Twice,
+    "guarded": Guarded,
 }
 
 
@@ -120,7 +209,7 @@ def make(name: str) -> nn.Module:
     generator = torch.Generator().manual_seed(7)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = AWKWARD[name]()
+        model = (AWKWARD | {kind: row[0] for kind, row in RETURNING.items()})[name]()
     for buffer_name, buffer in model.named_buffers():
         if buffer_name.endswith("running_mean"):
             buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
@@ -138,24 +227,40 @@ class Everything:
 
     def __init__(self, model: nn.Module) -> None:
         self.state = {k: v.clone() for k, v in model.state_dict().items()}
-        self.identity = [id(p) for p in (*model.parameters(), *model.buffers())]
+        tensors = [*model.parameters(), *model.buffers()]
+        self.identity = [id(tensor) for tensor in tensors]
+        self.writes = [tensor._version for tensor in tensors]
         self.flags = [p.requires_grad for p in model.parameters()]
         self.grads = [p.grad for p in model.parameters()]
         self.modes = [m.training for m in model.modules()]
+        self.attributes = [sorted(vars(m)) for m in model.modules()]
         self.hooks = [
-            (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks))
-            for m in model.modules()
+            (name, list(table.items()))
+            for module in model.modules()
+            for name, table in vars(module).items()
+            if "_hooks" in name and hasattr(table, "items")
         ]
-        self.modules = [(name, id(m)) for name, m in model.named_modules()]
+        self.modules = [(name, id(m)) for name, m in model.named_modules(remove_duplicate=False)]
         self.rng = torch.get_rng_state()
-        self.grad_mode = torch.is_grad_enabled()
+        self.numpy_rng = str(np.random.get_state())
+        self.process = {
+            "gradients": torch.is_grad_enabled(),
+            "inference mode": torch.is_inference_mode_enabled(),
+            "type": torch.get_default_dtype(),
+            "autocast": torch.is_autocast_enabled("cpu"),
+            "threads": torch.get_num_threads(),
+            "determinism": torch.are_deterministic_algorithms_enabled(),
+        }
 
     def assert_same(self, model: nn.Module) -> None:
         now = Everything(model)
         assert self.state.keys() == now.state.keys()
         for key, value in self.state.items():
             assert torch.equal(value, now.state[key]), key
-        for what in ("identity", "flags", "modes", "hooks", "modules", "grad_mode"):
+        for what in (
+            *("identity", "writes", "flags", "modes", "attributes", "hooks", "modules"),
+            *("numpy_rng", "process"),
+        ):
             assert getattr(self, what) == getattr(now, what), what
         assert all(a is b for a, b in zip(self.grads, now.grads, strict=True))
         assert torch.equal(self.rng, now.rng)

@@ -437,7 +437,7 @@ def test_the_commands(root, damaged, tmp_path):
         patch.setattr("attrib.seeds.maker.SeedMaker.__call__", interrupted)
         stopped = run("seeds", *data, "--model", "demo", "--out", tmp_path / "stopped")
     assert stopped.exit_code == 130
-    assert "repeat the command to go on" in stopped.output
+    assert "goes on when the command is repeated" in stopped.output
     for options, message in {
         ("--shard", "2"): "or auto under torchrun, got '2'",
         ("--scales", "a"): "numbers like 1,0.5,1.5, got 'a'",

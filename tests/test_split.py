@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import attrib
-from attrib.errors import InputError, SplitError
+from attrib.errors import InputError, ModelError, SplitError
 from attrib.models import spec_of, split, to_gap
 from attrib.models.layout import Layout, Levels, detect, grid_shape
 from attrib.types import ModelSpec
@@ -70,7 +70,7 @@ def test_models_that_return_no_logits_are_refused():
         def forward(self, x):
             return super().forward(x), x
 
-    with pytest.raises(SplitError, match="returns tuple, expected logits"):
+    with pytest.raises(SplitError, match=r"returns tuple with 0, 1, expected logits .*output=0"):
         split(Pair(), spec=SPEC, need="features")
 
 
@@ -81,9 +81,35 @@ def test_splitting_changes_nothing():
         before.assert_same(model)
 
 
-def test_wrappers_are_opened():
+def test_a_compiled_model_is_looked_through():
     inner = make("plain")
-    assert split(nn.DataParallel(inner), spec=SPEC).model is inner
+    assert split(torch.compile(inner), spec=SPEC).model is inner
+
+
+def test_models_spread_over_devices_are_refused_with_a_reason():
+    inner, inside = make("plain"), make("plain")
+    inside.features = nn.DataParallel(inside.features)
+    for model, path in (
+        (nn.DataParallel(inner), "model.module"),
+        (torch.compile(nn.DataParallel(inner)), "model._orig_mod.module"),
+        (inside, "model.features.module"),
+    ):
+        with pytest.raises(ModelError, match=rf"is inside, {path}\. .*--shard auto") as raised:
+            split(model, spec=SPEC, need="features")
+        assert str(raised.value).startswith("DataParallel runs copies")
+
+
+def test_distributed_data_parallel_is_refused(tmp_path):
+    from torch import distributed
+
+    file = f"file://{tmp_path / 'meet'}"
+    distributed.init_process_group("gloo", init_method=file, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(make("plain"))
+        with pytest.raises(ModelError, match=r"^DistributedDataParallel runs .*model\.module"):
+            attrib.explain(wrapped, torch.zeros(3, 9, 9), method="cam")
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_a_flattening_model_explains_itself():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attrib.bottleneck.weights_file import HEADER, read_header
 from attrib.errors import InputError, WeightsError
 from attrib.files import replacing, writing
-from attrib.models import SpatialClassifier, fingerprint
+from attrib.models import SpatialClassifier, identity
 
 __all__ = ["damage_named", "read_attached", "save_attached"]
 
@@ -40,12 +40,7 @@ def save_attached(
     """
     path = Path(path)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    header = {
-        "kind": kind,
-        **options,
-        "model": classifier.spec.name,
-        "weights": fingerprint(classifier.model),
-    }
+    header = {"kind": kind, **options, **identity(classifier)}
     metadata = {HEADER: json.dumps(header)}  # one entry only: their order is random
     with writing(path.parent), replacing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=metadata))
@@ -66,15 +61,20 @@ def read_attached(
         WeightsError: the file cannot be read, is of another kind, or belongs to another classifier.
     """
     options, tensors = read_header(path, kind, what)
-    model, weights = options.pop("model", ""), options.pop("weights", "")
-    own = fingerprint(classifier.model)
-    if weights != own:
+    own = identity(classifier)
+    told = {key: options.pop(key, None) for key in ("model", "weights", "output")}
+    if any(told[key] != own.get(key) for key in ("weights", "output")):
         raise WeightsError(
-            f"{path} was trained on {model!r} with weights {weights}; this is "
-            f"{classifier.spec.name!r} with weights {own}. Load that model, or train {what} "
-            "for this one"
+            f"{path} was trained on {_worded(told)}; this is {_worded(own)}. Load that model, or "
+            f"train {what} for this one"
         )
     return options, tensors
+
+
+def _worded(identity: Mapping[str, Any]) -> str:
+    output = identity.get("output")
+    where = "" if output is None else f", output={output!r}"
+    return f"{identity['model']!r} with weights {identity['weights']}{where}"
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from attrib.bottleneck.attached_file import damage_named, read_attached, save_at
 from attrib.bottleneck.mask_network import MaskNetwork, MaskNetworkOptions, Reads
 from attrib.errors import InputError
 from attrib.models import Features, SpatialClassifier
-from attrib.models.anatomy import logits_of
 from attrib.models.probe import noise as probe_image
 
 __all__ = ["AttachedMask", "load_mask", "look"]
@@ -29,11 +28,9 @@ def look(classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], reads:
     Raises:
         SplitError: features are read and the classifier has no feature map.
     """
-    own = images.clone()  # some models rewrite their input
     if reads == "features":
-        return classifier.forward(own)
-    with surgery.inference(classifier.model):
-        return Features(grid=images, logits=logits_of(classifier.model(own)))
+        return classifier.forward(images.clone())  # some models rewrite their input
+    return Features(grid=images, logits=classifier.predict(images))
 
 
 @final

@@ -29,7 +29,6 @@ from attrib.bottleneck.mask_terms import (
 from attrib.bottleneck.mask_training import BetaControl
 from attrib.bottleneck.mask_view import Fill, blend, class_cost, filling
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 from attrib.registry import AtLeast, check_fields
 
 __all__ = ["PosthocMask", "PosthocOptions", "PosthocOutput"]
@@ -237,9 +236,8 @@ class PosthocMask(nn.Module):
         shown = F.interpolate(mask, size=images.shape[2:], mode="bilinear")
         if noise.rectangle is not None:
             shown = grown_mask(shown, noise.rectangle)
-        return logits_of(
-            self.classifier.model(blend(images, shown, filling(images, self.options.fill)))
-        )
+        blended = blend(images, shown, filling(images, self.options.fill))
+        return self.classifier.logits_of(self.classifier.model(blended))
 
     def _code(self, images: Tensor, mask: Tensor, z: Tensor) -> CodeTerms:
         """Price a mask and the mean colours that it shows."""

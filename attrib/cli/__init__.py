@@ -10,12 +10,14 @@ import typer
 
 from attrib.cli import app as web
 from attrib.cli import compare, demo, evaluate, explain, export, fit, listing, seeds
+from attrib.cli.ending import Commands, end
 from attrib.cli.memory import keep_freed_memory
 from attrib.errors import AttribError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    cls=Commands,
     help="Tells where a pretrained image classifier looked.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -38,7 +40,7 @@ def _version(wanted: bool) -> bool:
     if wanted:
         import attrib
 
-        print(f"attrib {attrib.__version__}")
+        typer.echo(f"attrib {attrib.__version__}")
         raise typer.Exit
     return wanted
 
@@ -53,14 +55,17 @@ def _options(
 
 
 def main() -> None:
-    """Run the command; what attrib refuses becomes one line on stderr and exit status 2."""
+    """Run the command.
+
+    What attrib refuses and what cannot be read or written become one line on stderr and exit
+    status 2, Ctrl-C becomes 130.
+    """
     warnings.showwarning = _show_warning
     keep_freed_memory()
     try:
         app()
-    except AttribError as error:
-        print(f"attrib: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (AttribError, OSError) as error:
+        end(error)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

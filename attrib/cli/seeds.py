@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 SHOWN = 10
-INTERRUPTED = 130
-"""As a shell says it of a command that Ctrl-C ended."""
 
 
 def run(
@@ -114,19 +112,15 @@ def run(
     data = labelled_dataset(dataset, root, split, labels, classes=classes)
     place = f"shard {part.index}/{part.count}, into {out}"
     typer.echo(f"{data.name}: {len(data)} pictures, {place}", err=True)
-    try:
-        report = make_seeds(
-            explainer,
-            data,
-            out,
-            options,
-            shard=(part.index, part.count),
-            engine=where,
-            progress=None,
-        )
-    except KeyboardInterrupt:
-        typer.echo("stopped; what is done is kept: repeat the command to go on", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    report = make_seeds(
+        explainer,
+        data,
+        out,
+        options,
+        shard=(part.index, part.count),
+        engine=where,
+        progress=None,
+    )
     _print(report, out)
     raise typer.Exit(1 if report.failed and not part.launched else 0)
 

@@ -19,7 +19,6 @@ from attrib.localize import covered, normalize, to_source
 from attrib.methods import Method
 from attrib.metrics.base import Explain, at_input
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 from attrib.targets import resolve_targets
 from attrib.types import Attribution, Frame, Normalize, Targets
 
@@ -109,8 +108,7 @@ def _prepare(subject: Subject, items: Sequence[Item]) -> _Batch:
 def _logits(classifier: SpatialClassifier, images: Tensor) -> Float[Tensor, "b c"]:
     if classifier.anatomy is not None:
         return classifier.forward(images.clone()).logits.float()
-    with surgery.inference(classifier.model):
-        return logits_of(classifier.model(images.clone())).float()
+    return classifier.predict(images).float()
 
 
 def _try(subject: Subject, method: Method, batch: _Batch) -> _Trial:

@@ -24,7 +24,7 @@ from attrib.images import PictureLike, as_batch, read_image
 from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric
-from attrib.models import SpatialClassifier
+from attrib.models import Output, SpatialClassifier
 from attrib.targets import TargetsLike, check_labels, classes_per_picture
 from attrib.types import Fit, ModelSpec
 
@@ -58,6 +58,7 @@ def compare(
     spec: ModelSpec | None = None,
     fit: Fit | None = None,
     multi_label: bool | None = None,
+    output: Output | None = None,
     progress: bool | None = None,
 ) -> Comparison:
     """Explain pictures by several methods and score the maps.
@@ -82,6 +83,7 @@ def compare(
         spec: How to feed the model; by default what it carries.
         fit: Overrides how pictures are brought to the model's size.
         multi_label: True for a model with independent (sigmoid) outputs.
+        output: Where the logits are in what the model returns; see `Explainer`.
         progress: Show a bar; by default on a terminal, for more than a batch.
 
     Raises:
@@ -90,7 +92,9 @@ def compare(
     """
     if min(every, batch_size) < 1 or shown < 0 or (limit is not None and limit < 1):
         raise InputError("every, batch_size and limit are 1 or more, shown is 0 or more")
-    subject = subject_of(model, methods, metrics, spec=spec, fit=fit, multi_label=multi_label)
+    subject = subject_of(
+        model, methods, metrics, spec=spec, fit=fit, multi_label=multi_label, output=output
+    )
     name, sources, kind = _sources(subject, pictures, targets)
     sources = sources[::every][:limit]
     if not sources:
@@ -168,8 +172,10 @@ def _run(
     done: dict[str, PictureRecord] = {}
     failed: dict[str, str] = {}
     with ExitStack() as stack:
-        journal = None if work is None else stack.enter_context(_opened(Path(work), sources, facts))
-        if journal is not None:
+        journal = None
+        if work is not None:
+            stack.enter_context(writing(work))
+            journal = stack.enter_context(_opened(Path(work), sources, facts))
             done = _known(journal, sources)
         kept = {source.id for source in sources[:shown]}
         todo = [source for source in sources if source.id not in done]
@@ -186,8 +192,7 @@ def _run(
 def _opened(work: Path, sources: Sequence[_Source], facts: dict[str, Any]) -> Any:
     if not all(isinstance(source.picture, str | os.PathLike) for source in sources):
         raise InputError("work= keeps comparisons of files; these pictures have no paths")
-    with writing(work):
-        claim(work, facts)
+    claim(work, facts)
     return Journal(work, "1-of-1").open()
 
 

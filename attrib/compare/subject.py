@@ -12,7 +12,7 @@ from attrib.errors import InputError
 from attrib.explain import as_classifier
 from attrib.methods import Method, resolve
 from attrib.metrics import Metric, resolve_metric
-from attrib.models import SpatialClassifier
+from attrib.models import Output, SpatialClassifier
 from attrib.registry import format_spec
 from attrib.types import Fit, ModelSpec
 
@@ -48,6 +48,7 @@ def subject_of(
     spec: ModelSpec | None = None,
     fit: Fit | None = None,
     multi_label: bool | None = None,
+    output: Output | None = None,
 ) -> Subject:
     """Load and split the model, and build methods and metrics from their specs.
 
@@ -57,7 +58,7 @@ def subject_of(
     """
     if isinstance(methods, str) or isinstance(metrics, str):
         raise InputError("methods and metrics are lists of specs; write ['cam'] instead of 'cam'")
-    classifier = as_classifier(model, spec, multi_label, need="features")
+    classifier = as_classifier(model, spec, multi_label, output, need="features")
     return Subject(
         classifier=classifier,
         remembering=classifier.remembering(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,7 +121,9 @@ def write(program: Any, metadata: dict[str, Any], path: Path) -> None:
     """Write a program with its metadata: a zip entry `attrib.json`, or ONNX's metadata."""
     text = json.dumps(metadata, indent=2)
     if metadata["format"] == "torch":
-        torch.export.save(program, path, extra_files={ENTRY: text})
+        stream = io.BytesIO()
+        torch.export.save(program, stream, extra_files={ENTRY: text})
+        path.write_bytes(stream.getbuffer())
         return
     onnx = _need("onnx")
     whole = onnx.ModelProto()

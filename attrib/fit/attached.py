@@ -16,7 +16,7 @@ from attrib import surgery
 from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
 from attrib.fit.loading import ahead, batches, generator_of, labelled_samples, multi_hot
 from attrib.images import preprocess, read_image
-from attrib.models import SpatialClassifier, fingerprint
+from attrib.models import SpatialClassifier, identity
 from attrib.targets import check_labels
 
 __all__ = ["fitting_samples", "follow_cosine", "mirrored_batches", "settings_of"]
@@ -43,8 +43,7 @@ def settings_of(
     """Say all that decides a training's outcome."""
     return {
         "schema": schema,
-        "model": classifier.spec.name,
-        "weights": fingerprint(classifier.model),
+        **identity(classifier),
         "dataset": train.name,
         "digest": digest(samples),
         "config": asdict(config),

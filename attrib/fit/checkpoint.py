@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,8 +71,10 @@ def save(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
+    whole = io.BytesIO()
+    torch.save(saved, whole)
     with writing(out), replacing(out / CHECKPOINT) as temporary:
-        torch.save(saved, temporary)
+        temporary.write_bytes(whole.getbuffer())
 
 
 def finish(

@@ -22,7 +22,7 @@ from attrib.fit.timm_config import CONFIG, check_rebuilds, timm_config
 from attrib.fit.timm_model import parameters_of_head
 from attrib.fit.training import ClassifierTask
 from attrib.models.adl import adl_inserted
-from attrib.models.anatomy import logits_of
+from attrib.models.output import logits_of
 from attrib.models.probe import noise, probing
 from attrib.models.split import spec_of
 from attrib.types import ModelSpec
@@ -75,10 +75,12 @@ def fit_classifier(
         InputError: model and data set do not fit, classes are missing, the folder holds another
             run, or the loss is not finite.
         ImageError: a picture cannot be read; names it.
+        ModelError: the model is spread over devices by DataParallel or DistributedDataParallel.
         SplitError: no such module for ADL to follow.
         OutputError: `out` cannot be made a folder.
     """
     out, config = Path(out), config or FitConfig()
+    surgery.refuse_parallel(model)
     model = surgery.unwrap(model)
     spec = _spec(model, train, config)
     description = timm_config(model, spec, model_args or {})

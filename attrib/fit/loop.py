@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attrib import surgery
 from attrib.errors import InputError, MissingExtraError
+from attrib.files import writing
 from attrib.fit import checkpoint
 from attrib.fit.loading import seeded
 
@@ -178,5 +179,6 @@ def _board(out: Path, wanted: bool) -> AbstractContextManager[Any]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtraError("tensorboard", "fit") from None
-    board: AbstractContextManager[Any] = SummaryWriter(str(out))
+    with writing(out):
+        board: AbstractContextManager[Any] = SummaryWriter(str(out))
     return board

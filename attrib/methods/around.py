@@ -12,11 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from attrib import surgery
 from attrib.errors import ModelError, SpecError
 from attrib.methods.base import METHODS, Method, resolve
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 from attrib.registry import AtLeast, format_spec
 from attrib.types import Attribution, TargetRule
 
@@ -124,9 +122,8 @@ class Smooth(Method):
     ) -> Attribution:
         """See `Method.attribute`; as many passes as samples, and one for the logits."""
         inner = resolve(self.method)
-        with surgery.inference(classifier.model):
-            logits = logits_of(classifier.model(images.clone()))
-            pairs = targets(logits)
+        logits = classifier.predict(images)
+        pairs = targets(logits)
         span = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
         found = [
             inner.attribute(classifier, images + self.noise * span * draw, pairs)

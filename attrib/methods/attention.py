@@ -16,7 +16,6 @@ from attrib.bottleneck.aib_module import Attention, NoAttention
 from attrib.errors import SpecError
 from attrib.methods.base import METHODS, Method
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 from attrib.types import Attribution, TargetRule
 
 __all__ = ["AIB"]
@@ -76,8 +75,7 @@ class AIB(Method):
             if not layer:
                 features = classifier.forward(images)
                 return attention.map(features.grid), features.logits
-            logits = logits_of(classifier.model(images.clone()))
-            return attention.map(classifier.grid_at(images, layer)), logits
+            return attention.map(classifier.grid_at(images, layer)), classifier.predict(images)
 
 
 def _own(

@@ -14,7 +14,6 @@ from torch.nn import functional as F  # noqa: N812
 from attrib.calls import Function, answered, bare_name
 from attrib.errors import ModelError
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 
 __all__ = ["Attention", "attention_of", "no_transformer"]
 
@@ -43,7 +42,8 @@ def attention_of(
         return out
 
     with answered(answer):
-        logits = logits_of(classifier.model.forward(images.clone()))
+        returned = classifier.model.forward(images.clone())
+    logits = classifier.logits_of(returned)
     whole = {(len(images), s[-1], s[-1]) for s in shapes[:1]}
     if not found or {(s[0], *s[2:]) for s in shapes} != whole:
         seen = f"its attention has the shapes {sorted(set(shapes))}" if shapes else "it has none"

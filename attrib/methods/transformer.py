@@ -16,7 +16,6 @@ from attrib.methods.base import METHODS, Method
 from attrib.methods.memory import in_steps
 from attrib.methods.open_attention import Attention, attention_of, no_transformer
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 from attrib.models.layout import Layout, detect
 from attrib.registry import AtLeast
 from attrib.types import Attribution, TargetRule
@@ -66,7 +65,7 @@ class Rollout(Method):
         Raises:
             ModelError: the model has no attention over the whole picture.
         """
-        logits = _logits(classifier, images)
+        logits = classifier.predict(images)
         pairs = targets(logits)
         shown = pairs.image.unique()
 
@@ -129,7 +128,7 @@ class GenericAttention(Method):
         Raises:
             ModelError: the model has no attention over the whole picture.
         """
-        logits = _logits(classifier, images)
+        logits = classifier.predict(images)
         pairs = targets(logits)
 
         def step(rows: slice, _batch: int) -> Tensor:
@@ -150,11 +149,6 @@ class GenericAttention(Method):
             found = in_steps(len(pairs), self.batch, step)
         maps = torch.cat(found) if found else _no_maps(classifier, images)
         return self._result(classifier, images, maps, pairs, logits)
-
-
-def _logits(classifier: SpatialClassifier, images: Tensor) -> Float[Tensor, "b c"]:
-    with surgery.inference(classifier.model):
-        return logits_of(classifier.model(images.clone()))
 
 
 def _fused(attention: Attention, how: Literal["mean", "max", "min"]) -> Float[Tensor, "b t t"]:

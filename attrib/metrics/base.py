@@ -15,7 +15,6 @@ from attrib.errors import InputError, TargetError
 from attrib.localize import status_of, to_source
 from attrib.methods.memory import in_steps
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 from attrib.registry import Registry, check_fields
 from attrib.types import Frame, Targets
 
@@ -181,7 +180,7 @@ def _asked(
     score: Score,
 ) -> Float[Tensor, " m"]:
     with surgery.inference(classifier.model):
-        logits = logits_of(classifier.model(images)).float()
+        logits = classifier.logits_of(classifier.model(images)).float()
     own, multi_label = logits.gather(1, label[:, None])[:, 0], classifier.spec.multi_label
     if score == "logit":
         return own

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attrib import surgery
-from attrib.errors import SplitError
 from attrib.models.layout import Layout, Levels, Raw
+from attrib.models.output import Output, logits_of
 
 __all__ = ["TORCHVISION", "Anatomy", "Flattening", "Parts", "Tapped", "recognise"]
 
@@ -50,17 +50,6 @@ def _leaf(raw: Raw) -> Raw:
     if isinstance(raw, Tensor):
         return raw.detach().requires_grad_()
     return [part.detach().requires_grad_() for part in raw]
-
-
-def logits_of(output: object) -> Tensor:
-    """Check that a model returned logits `[b, c]`."""
-    if isinstance(output, Tensor) and output.ndim == 2:
-        return output
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise SplitError(
-        f"the model returns {shape}, expected logits of shape [b, c]; "
-        "wrap it in a module whose forward returns them"
-    )
 
 
 @dataclass(frozen=True)
@@ -101,28 +90,30 @@ class Tapped:
         head: The module that makes logits of one pooled vector, or several in the order in which
             they are applied, separated by commas.
         rectify: The model applies a ReLU in between.
+        output: Where the logits are in what the model returns.
     """
 
     features: str
     head: str
     rectify: bool = False
+    output: Output | None = None
 
     def forward(self, model: nn.Module, images: Tensor) -> tuple[Raw, Tensor]:
         """See `Anatomy`."""
         with surgery.tap(model, self.features) as tapped:
-            logits = logits_of(model(images))
+            logits = logits_of(model(images), self.output)
         return tapped.value(self.features), logits
 
     def forward_leaf(self, model: nn.Module, images: Tensor) -> tuple[Raw, Tensor]:
         """See `Anatomy`."""
         with torch.no_grad(), surgery.tap(model, self.features, leaf=True) as tapped:
-            logits = logits_of(model(images))
+            logits = logits_of(model(images), self.output)
         return tapped.value(self.features), logits
 
     def replay(self, model: nn.Module, images: Tensor, raw: Raw) -> Tensor:
         """See `Anatomy`."""
         with surgery.replaced(model, self.features, raw):
-            return logits_of(model(images))
+            return logits_of(model(images), self.output)
 
     def cells(self, model: nn.Module, vectors: Tensor, layout: Layout | Levels) -> Tensor:
         """See `Anatomy`."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from attrib import surgery
 from attrib.errors import SplitError
-from attrib.models.anatomy import Anatomy, logits_of
+from attrib.models.anatomy import Anatomy
 from attrib.models.layout import Layout, Levels, Raw, detect
+from attrib.models.output import Output, logits_of
 from attrib.models.recall import Recall
 from attrib.types import ModelSpec
 
@@ -65,6 +66,7 @@ class SpatialClassifier:
         autocast: Type that `forward` runs the network in, under autocast; None for the weights'.
             Features and logits come out in the weights' type, so that all that is computed of
             them is too.
+        output: Where the logits are in what the model returns; None if it returns them.
         recall: Keeps the features of the last batch, if given; see `remembering`.
     """
 
@@ -78,6 +80,7 @@ class SpatialClassifier:
     note: str
     stages: tuple[Stage, ...] = ()
     autocast: torch.dtype | None = None
+    output: Output | None = None
     recall: Recall | None = field(default=None, repr=False)
 
     @property
@@ -91,6 +94,19 @@ class SpatialClassifier:
         if self.linear is None:
             raise SplitError(f"{self.spec.name} has no linear head: {self.note}")
         return surgery.submodule(self.model, self.linear).weight.detach().flatten(1)  # type: ignore[operator]
+
+    def logits_of(self, returned: object) -> Float[Tensor, "b c"]:
+        """Take the logits out of what the model returned; `SplitError` if there are none."""
+        return logits_of(returned, self.output)
+
+    def predict(self, images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b c"]:
+        """Run the model once for its logits, in evaluation mode and without gradients.
+
+        Args:
+            images: Normalised as `spec` says, on the model's device; not changed.
+        """
+        with surgery.inference(self.model):
+            return self.logits_of(self.model(images.clone()))  # some models rewrite their input
 
     def forward(self, images: Float[Tensor, "b _ h w"]) -> Features:
         """Run the model once, in evaluation mode and without gradients.
@@ -221,7 +237,7 @@ class SpatialClassifier:
         with surgery.inference(self.model):
             if layer:
                 with surgery.tap(self.model, layer, leaf=True) as tapped:
-                    logits = logits_of(self.model(images))
+                    logits = self.logits_of(self.model(images))
                     raw: Raw = tapped.value(layer)
                     layout = detect(raw, _size(images))
                     activate = nn.Identity()

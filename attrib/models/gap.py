@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attrib import surgery
 from attrib.errors import SplitError
 from attrib.models.layout import detect
+from attrib.models.output import Output, logits_of
 from attrib.models.probe import noise, probing
 from attrib.models.split import spec_of
 from attrib.types import ModelSpec
@@ -49,6 +50,7 @@ def to_gap(
     width: int = 1024,
     num_classes: int | None = None,
     spec: ModelSpec | None = None,
+    output: Output | None = None,
 ) -> GapClassifier:
     """Rebuild a classifier that flattens (VGG, AlexNet) so that it has class maps.
 
@@ -63,6 +65,7 @@ def to_gap(
         width: Channels before pooling, 1024 in the papers.
         num_classes: Outputs; by default as many as the model has.
         spec: How to feed the model; by default what it carries.
+        output: Where the logits are in what the model returns, to count them; see `split`.
 
     Raises:
         SplitError: there is no such module, or its output is no feature map.
@@ -75,7 +78,7 @@ def to_gap(
         trunk = nn.Sequential(*children[:-1])
     images = noise(model, spec)
     with probing(model, images):
-        classes = num_classes or model(images).shape[1]
+        classes = num_classes or logits_of(model(images), output).shape[1]
         trunk_output = trunk(images)
     layout = detect(trunk_output, spec.input_size)
     if layout is None or layout.kind != "nchw":

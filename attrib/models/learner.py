@@ -54,7 +54,7 @@ def boundary(classifier: SpatialClassifier, stride: int) -> Boundary:
     model, spec = classifier.model, classifier.spec
     images = noise(model, spec)
     with probing(model, images):
-        calls, _ = record(model, images)
+        calls, _ = record(model, images, classifier.output)
     found = None
     for index, call in enumerate(calls):
         if _stands_alone(model, call.path):

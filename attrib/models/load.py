@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import InputError, UnknownNameError, WeightsError
+from attrib.models.classifier import SpatialClassifier
+from attrib.models.output import spelled
 from attrib.models.split import spec_of
 from attrib.types import ModelSpec
 
-__all__ = ["fingerprint", "load_model", "load_weights", "model_names", "read_state_dict",
-           "register_loader"]  # fmt: skip
+__all__ = ["fingerprint", "identity", "load_model", "load_weights", "model_names",
+           "read_state_dict", "register_loader"]  # fmt: skip
 
 TORCHVISION = "torchvision/"
 LOCAL = "local-dir:"
@@ -264,3 +266,13 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def identity(classifier: SpatialClassifier) -> dict[str, Any]:
+    """Say in a file which classifier it is: `model`, `weights` and, if it has one, `output`."""
+    output = {} if classifier.output is None else {"output": spelled(classifier.output)}
+    return {
+        "model": classifier.spec.name,
+        "weights": fingerprint(classifier.model),
+        **output,
+    }

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from attrib import surgery
 from attrib.errors import SplitError
-from attrib.models.anatomy import Anatomy, Tapped, logits_of
+from attrib.models.anatomy import Anatomy, Tapped
 from attrib.models.layout import Layout, Levels, Raw, detect
+from attrib.models.output import Output, logits_of
 from attrib.types import ModelSpec
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _why_inexact(linear: str | None) -> str:
     return "the head is not linear after average pooling; it is applied at each cell"
 
 
-def discover(model: nn.Module, spec: ModelSpec) -> Tapped | None:
+def discover(model: nn.Module, spec: ModelSpec, output: Output | None = None) -> Tapped | None:
     """Find the feature map of an unknown model by what its last linear layer is fed.
 
     The layer that gives the logits must read the average over the grid of some module's output,
@@ -188,7 +189,7 @@ def discover(model: nn.Module, spec: ModelSpec) -> Tapped | None:
     """
     images = noise(model, spec)
     with probing(model, images):
-        calls, logits = record(model, images, copy=True)
+        calls, logits = record(model, images, output, copy=True)
     head = next((c for c in reversed(calls) if _is_head(c, logits)), None)
     if head is None or not isinstance(head.input, Tensor):
         return None
@@ -201,7 +202,7 @@ def discover(model: nn.Module, spec: ModelSpec) -> Tapped | None:
         for rectify in (False, True):
             mean = (grid.relu() if rectify else grid).mean((2, 3)).flatten()
             if mean.shape == pooled.shape and _close(mean, pooled):
-                return Tapped(call.path, head.path, rectify)
+                return Tapped(call.path, head.path, rectify, output)
     return None
 
 
@@ -214,7 +215,9 @@ def _is_head(call: Call, logits: Tensor) -> bool:
     )
 
 
-def record(model: nn.Module, images: Tensor, *, copy: bool = False) -> tuple[list[Call], Tensor]:
+def record(
+    model: nn.Module, images: Tensor, output: Output | None = None, *, copy: bool = False
+) -> tuple[list[Call], Tensor]:
     """Run the model; list the calls of its modules in the order in which they ended."""
     calls: list[Call] = []
 
@@ -232,7 +235,7 @@ def record(model: nn.Module, images: Tensor, *, copy: bool = False) -> tuple[lis
 
             if path:
                 hooks.callback(module.register_forward_hook(hook).remove)
-        logits = logits_of(model(images))
+        logits = logits_of(model(images), output)
     return calls, logits
 
 
@@ -255,7 +258,7 @@ def last_differentiable_layer(classifier: SpatialClassifier) -> str:
     elif isinstance(classifier.layout, Levels):
         widths = classifier.layout.widths
     with probing(model, images), torch.enable_grad():
-        calls, logits = record(model, images.requires_grad_())
+        calls, logits = record(model, images.requires_grad_(), classifier.output)
         calls = [c for c in calls if _is_candidate(c, spec, widths)]
         gradients = _gradients(logits, [c.output for c in calls])  # type: ignore[misc]
     for call, gradient in reversed(list(zip(calls, gradients, strict=True))):

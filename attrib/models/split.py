@@ -10,8 +10,9 @@ from torch import nn
 
 from attrib import surgery
 from attrib.errors import InputError, SplitError
-from attrib.models.anatomy import Anatomy, Flattening, Tapped, logits_of, recognise
+from attrib.models.anatomy import Anatomy, Flattening, Parts, Tapped, recognise
 from attrib.models.classifier import SpatialClassifier, Stage
+from attrib.models.output import Output, logits_of
 from attrib.models.probe import discover, examine, noise, probing
 from attrib.types import ModelSpec
 
@@ -36,6 +37,7 @@ def split(
     head: str | None = None,
     spec: ModelSpec | None = None,
     need: Literal["class_maps", "features"] = "class_maps",
+    output: Output | None = None,
 ) -> SpatialClassifier:
     """See a classifier as a trunk, a feature map and a head, and check what the head does to cells.
 
@@ -44,15 +46,19 @@ def split(
     a feature map. Runs the model once on noise. The model itself is not changed.
 
     Args:
-        model: Any classifier that returns logits `[b, c]`.
+        model: Any classifier that returns logits `[b, c]`, or something that holds them.
         features: Path of the module whose output is the feature map, for models not recognised.
         head: Path of the module that makes logits of a pooled vector; goes with `features`.
         spec: How to feed the model; by default what its timm configuration says, else ImageNet's
             mean and deviation at 224.
         need: With `"features"` a model without class maps is not refused: gradient methods need
             none. What is missing stands in the result's `note`.
+        output: Where the logits are in what the model returns: `"logits"` for a key or an
+            attribute, `0` for the first of a tuple, or a function that takes all of it and gives
+            them. If left, the model returns them as they are.
 
     Raises:
+        ModelError: the model is spread over devices by DataParallel or DistributedDataParallel.
         SplitError: the model has no class maps, or is not understood; the message says what to do.
     """
     if not isinstance(model, nn.Module):
@@ -62,33 +68,46 @@ def split(
         )
     if (features is None) != (head is None):
         raise InputError("name both features= and head=, or neither")
+    surgery.refuse_parallel(model)
     model = surgery.unwrap(model)
     spec = spec or spec_of(model)
     try:
-        return _spatial(model, spec, _anatomy(model, spec, features, head))
+        return _spatial(model, spec, _anatomy(model, spec, features, head, output), output)
     except SplitError as error:
         if need == "class_maps" or isinstance(error.__cause__, Exception):
             raise
-        return _without_maps(model, spec, str(error))
+        return _without_maps(model, spec, str(error), output)
 
 
-def _anatomy(model: nn.Module, spec: ModelSpec, features: str | None, head: str | None) -> Anatomy:
+def _anatomy(
+    model: nn.Module,
+    spec: ModelSpec,
+    features: str | None,
+    head: str | None,
+    output: Output | None,
+) -> Anatomy:
     name = type(model).__name__
     if features is not None and head is not None:
         for path in (features, *head.split(",")):
             surgery.submodule(model, path)
-        return Tapped(features, head)
+        return Tapped(features, head, output=output)
     known = recognise(model)
     if isinstance(known, Flattening):
         raise SplitError(_FLATTENING.format(name=name))
-    found = known or discover(model, spec)
+    if isinstance(known, Tapped):
+        return replace(known, output=output)
+    if isinstance(known, Parts) and output is None:  # else it is no mere sequence of its parts
+        return known
+    found = discover(model, spec, output)
     if found is None:
         children = ", ".join(path for path, _ in model.named_children())
         raise SplitError(_UNKNOWN.format(name=name, children=children))
     return found
 
 
-def _spatial(model: nn.Module, spec: ModelSpec, anatomy: Anatomy) -> SpatialClassifier:
+def _spatial(
+    model: nn.Module, spec: ModelSpec, anatomy: Anatomy, output: Output | None
+) -> SpatialClassifier:
     found = examine(model, spec, anatomy)
     return SpatialClassifier(
         model=model,
@@ -100,13 +119,16 @@ def _spatial(model: nn.Module, spec: ModelSpec, anatomy: Anatomy) -> SpatialClas
         exact=found.exact,
         note=found.note,
         stages=_stages(model),
+        output=output,
     )
 
 
-def _without_maps(model: nn.Module, spec: ModelSpec, note: str) -> SpatialClassifier:
+def _without_maps(
+    model: nn.Module, spec: ModelSpec, note: str, output: Output | None
+) -> SpatialClassifier:
     images = noise(model, spec)
     with probing(model, images):
-        classes = logits_of(model(images)).shape[1]
+        classes = logits_of(model(images), output).shape[1]
     return SpatialClassifier(
         model=model,
         spec=spec,
@@ -117,6 +139,7 @@ def _without_maps(model: nn.Module, spec: ModelSpec, note: str) -> SpatialClassi
         exact=False,
         note=note,
         stages=_stages(model),
+        output=output,
     )
 
 

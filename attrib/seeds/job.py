@@ -19,7 +19,7 @@ from attrib.files import writing
 from attrib.journal import Journal, claim
 from attrib.methods import RIB, Method
 from attrib.methods.rib import check_pool
-from attrib.models import fingerprint
+from attrib.models import identity
 from attrib.registry import format_spec
 from attrib.seeds.combine import combine
 from attrib.seeds.engine import Deal, Engine, Local, Outcome, SeedTask
@@ -202,8 +202,7 @@ def _facts(
         "pictures": len(dataset),
         "list": digest(dataset[i] for i in range(len(dataset))),
         "labels": dataset.labels,
-        "model": classifier.spec.name,
-        "weights": fingerprint(classifier.model),
+        **identity(classifier),
         "multi_label": classifier.spec.multi_label,
         "mean": classifier.spec.mean,
         "std": classifier.spec.std,

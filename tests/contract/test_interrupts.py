@@ -1,8 +1,7 @@
-"""What every method promises on Ctrl-C, in a wrapper, and with other threads and batches."""
+"""What every method promises on Ctrl-C, and with other threads and batches."""
 
 import pytest
 import torch
-from torch import nn
 
 import attrib
 from tests.contract.test_methods import NAMES
@@ -29,8 +28,8 @@ def test_model_is_left_as_it_was_when_the_user_interrupts(name, passes):
     model = Interrupted()
     explainer = attrib.Explainer(model, name, spec=SPEC)
     wanted = explainer(images()).maps  # also finds out what is found out lazily
-    before = Everything(model)
     model.passes = passes
+    before = Everything(model)
     try:
         explainer(images())
     except KeyboardInterrupt:
@@ -41,18 +40,6 @@ def test_model_is_left_as_it_was_when_the_user_interrupts(name, passes):
     assert interrupted or passes
     before.assert_same(model)
     assert torch.equal(explainer(images()).maps, wanted)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_a_data_parallel_model_is_looked_through(name):
-    """Its replicas have no hooks; the one module inside gives the same maps."""
-    model = make("plain")
-    wrapped = nn.DataParallel(model)
-    before = Everything(wrapped)
-    found = attrib.Explainer(wrapped, name, spec=SPEC)(images(2))
-    before.assert_same(wrapped)
-    assert torch.equal(found.maps, attrib.Explainer(model, name, spec=SPEC)(images(2)).maps)
 
 
 @pytest.mark.slow

@@ -67,13 +67,55 @@ def test_model_is_left_as_it_was_when_it_raises(name):
     model = Failing()
     explainer = attrib.Explainer(model, name, spec=SPEC)
     explainer(images())  # so that what is found out lazily is known
-    before = Everything(model)
     model.fail = True
+    before = Everything(model)
     with pytest.raises(IndexError, match="the user's own error"):
         explainer(images())
     before.assert_same(model)
 
 
+class Irreversible(torch.autograd.Function):
+    """Hands on what it is given, and no gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise ArithmeticError("the user's own error, going back")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_model_is_left_as_it_was_when_its_gradient_raises(name):
+    class Failing(Pooled):
+        fail = False
+
+        def forward(self, x):
+            maps = self.features(x)
+            maps = Irreversible.apply(maps) if self.fail else maps
+            return self.fc(maps.mean((2, 3)))
+
+    model = Failing()
+    explainer = attrib.Explainer(model, name, spec=SPEC)
+    explainer(images())  # so that what is found out lazily is known
+    model.fail = True
+    before = Everything(model)
+    try:
+        explainer(images())
+    except ArithmeticError as error:
+        assert "going back" in str(error)  # noqa: PT017 - most methods have no gradient
+    before.assert_same(model)
+
+
+OWN_ARITHMETIC = ("plain", "bias-free", "in-place", "random", "twice")
+EVERY_MODEL = [
+    name if name in OWN_ARITHMETIC else pytest.param(name, marks=pytest.mark.slow)
+    for name in sorted(AWKWARD)
+]
+
+
+@pytest.mark.parametrize("model", EVERY_MODEL, indirect=True)
 @pytest.mark.parametrize("name", NAMES)
 def test_deterministic_and_a_batch_is_its_singles(name, model):
     explainer = attrib.Explainer(model, name, spec=SPEC)
@@ -147,9 +189,14 @@ def test_non_square_input(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_model(name):
-    model = make("plain").to(torch.bfloat16)
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
+)
+def test_half_precision_model(name, dtype):
+    model = make("plain").to(dtype)
+    before = Everything(model)
     found = attrib.Explainer(model, name, spec=SPEC)(images(2))
+    before.assert_same(model)
     assert found.maps.isfinite().all()
 
 

@@ -22,7 +22,6 @@ from attrib import surgery
 from attrib.calls import Function, answered, bare_name, calling_module, pure, writes
 from attrib.errors import ModelError
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 
 __all__ = ["LINEAR", "SHAPES", "Make", "Modular", "Rules", "activation", "layer", "six_of"]
 
@@ -149,7 +148,7 @@ class Modular(nn.Module):
     ) -> None:
         super().__init__()
         self.calls = nn.ModuleList()
-        self._model = [classifier.model]  # in a list, where explainers do not find its modules
+        self._classifier = classifier  # no module: explainers do not find what is in it
         self._name, self._rules = classifier.spec.name, rules
         self._seen, self._next, self._recording = list[str](), 0, True
         self._check_visible()
@@ -161,15 +160,15 @@ class Modular(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Give the model's logits, in the pictures' precision."""
-        model, self._next = self._model[0], 0
+        model, self._next = self._classifier.model, 0
         own = pictures.to(surgery.dtype_of(model), copy=True)
         _mark(own)
         with answered(self._answer):
-            logits = logits_of(model.forward(own))
+            logits = self._classifier.logits_of(model.forward(own))
         return logits.to(pictures.dtype)
 
     def _check_visible(self) -> None:
-        for path, module in self._model[0].named_modules():
+        for path, module in self._classifier.model.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
                 raise ModelError(
                     f"{self._rules.method} cannot see into module {path!r} of {self._name}, which "
@@ -221,7 +220,7 @@ class Modular(nn.Module):
             raise self._refusal(name, str(error)) from error
 
     def _refusal(self, name: str, reason: str = "") -> ModelError:
-        where = calling_module(self._model[0])
+        where = calling_module(self._classifier.model)
         return ModelError(
             f"{self._rules.method} cannot handle '{name}' in {where} of {self._name}: "
             f"{reason or self._rules.reason}"

@@ -14,7 +14,6 @@ from torch import Tensor
 from attrib import surgery
 from attrib.methods.memory import in_steps
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import logits_of
 from attrib.registry import AtLeast
 from attrib.types import Attribution, ModelSpec, TargetRule, Targets
 
@@ -72,9 +71,8 @@ def attribute(
             gets the same noise whatever its batch.
         seed: Of the noise, for every call anew.
     """
-    with surgery.inference(classifier.model):
-        logits = logits_of(classifier.model(images.clone()))
-        pairs = targets(logits)
+    logits = classifier.predict(images)
+    pairs = targets(logits)
     options = {"batch": method.batch, "together": together, "seed": seed}
     maps = of_pixels(classifier, images, pairs, chunk, **options)
     result: Attribution = method._result(classifier, images, maps, pairs, logits)
@@ -132,7 +130,7 @@ def forward_of(classifier: SpatialClassifier) -> Callable[[Tensor], Tensor]:
 
     def forward(pictures: Tensor) -> Tensor:
         own = pictures.to(dtype, copy=True)
-        return logits_of(classifier.model.forward(own)).to(pictures.dtype)
+        return classifier.logits_of(classifier.model.forward(own)).to(pictures.dtype)
 
     return forward
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attrib import surgery
 from attrib.errors import SplitError
 from attrib.models import SpatialClassifier
-from attrib.models.anatomy import Tapped, logits_of
+from attrib.models.anatomy import Tapped
 from attrib.models.layout import Layout, detect
 from attrib.models.learner import boundary
 from attrib.models.probe import noise
@@ -99,7 +99,7 @@ def cut(classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], layer: 
     raw: object
     if layer or anatomy is None:
         with surgery.tap(model, layer) as tapped:
-            logits = logits_of(model(images.clone()))
+            logits = classifier.logits_of(model(images.clone()))
         raw = tapped.value(layer)
     else:
         raw, logits = anatomy.forward(model, images.clone())
@@ -145,7 +145,7 @@ class Rest:
             return anatomy.replay(model, self.cut.images, raw)
         with surgery.passed_over(model, self.passed, self.cut.layer, raw):
             # not model(...): hooks on the model itself are to see the user's pictures only
-            return logits_of(model.forward(self._pictures(image)))
+            return self.classifier.logits_of(model.forward(self._pictures(image)))
 
     def _pictures(self, image: Int[Tensor, " m"]) -> Float[Tensor, "m _ _h _w"]:
         images = self.cut.images

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attrib import surgery
-from attrib.errors import InputError, OutputError
+from attrib.errors import InputError
+from attrib.files import replacing
 from attrib.methods.iba.cut import Cut, cut, default_layer
 from attrib.models import SpatialClassifier
 
@@ -46,20 +47,17 @@ class Statistics:
         return f"<Statistics of layer {self.layer!r} over {self.count} pictures>"
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file.
+        """Write a safetensors file, whole or not at all.
 
         Raises:
             OutputError: it cannot be written.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {"mean": self.mean, "std": self.std, "active": self.active}
         about = {"layer": self.layer, "count": str(self.count)}
-        try:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, path, about)
-        except (OSError, SafetensorError) as error:
-            raise OutputError(f"cannot write {path}: {error}") from error
+        with replacing(path) as temporary:
+            temporary.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}, about))
 
     @classmethod
     def load(cls, path: str | Path) -> Statistics:
