@@ -13,7 +13,7 @@ COUNT = 6
 
 def render(root: Path, count: int = COUNT) -> Path:
     """Scenes as a folder of pictures of odd sizes, with labels and masks; the last has no class."""
-    (root / "masks").mkdir()
+    (root / "masks").mkdir(parents=True)
     rows = ["path,labels"]
     for i in range(count):
         scene = Scenes(length=count, size=56 + 8 * (i % COUNT), seed=3)[i]

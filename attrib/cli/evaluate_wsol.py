@@ -31,7 +31,13 @@ def run(
         str | None, typer.Option("--model", "-m", help="As for explain; not with --maps.")
     ] = None,
     method: MethodSpec = "infocam+",
-    root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the data set; for boxes also 'DIR/*.tar', 'DIR/*.parquet', or the URL "
+            "of any of them."
+        ),
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(

@@ -20,7 +20,7 @@ from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
 from attrib.errors import InputError
 from attrib.explanation import ModelRecord
 from attrib.files import writing
-from attrib.images import PictureLike, as_batch, read_image
+from attrib.images import PictureLike, Stored, as_batch, read_image
 from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric
@@ -184,7 +184,7 @@ def _run(
 
 
 def _opened(work: Path, sources: Sequence[_Source], facts: dict[str, Any]) -> Any:
-    if not all(isinstance(source.picture, str | os.PathLike) for source in sources):
+    if not all(isinstance(source.picture, str | os.PathLike | Stored) for source in sources):
         raise InputError("work= keeps comparisons of files; these pictures have no paths")
     with writing(work):
         claim(work, facts)
