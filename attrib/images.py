@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -25,13 +25,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from attrib.errors import ImageError, InputError
+from attrib.files import Stored
 from attrib.types import Fit, Frame, ModelSpec
 
 __all__ = [
     "MAX_PIXELS",
     "Picture",
     "PictureLike",
-    "Stored",
     "as_batch",
     "boxes_to_source",
     "boxes_to_tensor",
@@ -81,22 +81,6 @@ class Picture:
                 f"a Picture holds uint8 pixels [3, H, W], got {dtype} {shape}; "
                 "read_image converts other layouts"
             )
-
-
-@runtime_checkable
-class Stored(Protocol):
-    """A file in a shard or at a URL: small, can be pickled, and `str` of it says where it is."""
-
-    @property
-    def name(self) -> str:
-        """Its own name, with suffix and without folders."""
-
-    def fetch(self) -> bytes:
-        """Read it.
-
-        Raises:
-            InputError: it is not there or cut short, or its place cannot be reached.
-        """
 
 
 PictureLike = (

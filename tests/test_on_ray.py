@@ -20,7 +20,7 @@ from attrib.cli.engine import engine_of, loading_device
 from attrib.errors import InputError, MissingExtraError, ModelError, OutputError
 from attrib.seeds import FORMATS, Naming, OnRay, SeedOptions, make_seeds
 from attrib.seeds.engine import SeedTask
-from attrib.seeds.output import SeedFiles
+from attrib.seeds.output import Part, SeedFiles
 from tests.models import Everything
 from tests.seed_jobs import contents, folder, render
 
@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_sent(cluster, root, explainer, tmp_path, way, me
         files=SeedFiles(out=tmp_path, formats=OPTIONS.formats, naming=Naming()),
     )
     with pytest.raises(ModelError, match=message):
-        list(TWO.ready(task)([folder(root)[0]]))
+        list(TWO.ready(task)([Part(number=0, samples=(folder(root)[0],))]))
 
 
 @pytest.mark.slow

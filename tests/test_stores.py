@@ -16,7 +16,8 @@ from attrib.datasets import BoxList, Folder
 from attrib.datasets.scenes import CLASSES
 from attrib.datasets.stores import open_store
 from attrib.errors import InputError, MissingExtraError
-from attrib.images import Stored, read_image
+from attrib.files import Stored
+from attrib.images import read_image
 from attrib.seeds import SeedOptions, make_seeds
 from tests.seed_jobs import COUNT, contents, folder, render
 

@@ -19,8 +19,8 @@ from attrib.compare.subject import Subject, subject_of
 from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
 from attrib.errors import InputError
 from attrib.explanation import ModelRecord
-from attrib.files import writing
-from attrib.images import PictureLike, Stored, as_batch, read_image
+from attrib.files import Stored, writing
+from attrib.images import PictureLike, as_batch, read_image
 from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric

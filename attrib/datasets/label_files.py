@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attrib.datasets.labelled import IGNORE
 from attrib.errors import InputError, nearest
-from attrib.images import Stored
+from attrib.files import Stored, contents_of
 
 __all__ = [
     "MOST_CLASSES",
@@ -281,7 +281,7 @@ def read_mask(path: Path | Stored, classes: int) -> UInt8[Tensor, "H W"]:
         InputError: there is no such file, it is no such PNG, or has other values.
     """
     try:
-        with Image.open(path if isinstance(path, Path) else io.BytesIO(path.fetch())) as image:
+        with Image.open(io.BytesIO(contents_of(path))) as image:
             mode, values = image.mode, np.array(image)
     except FileNotFoundError:
         raise InputError(f"there is no mask {path}") from None

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import UInt8
 from torch import Tensor
 
-from attrib.images import Stored
+from attrib.files import Stored
 
 __all__ = ["IGNORE", "LabelledDataset", "LabelledSample", "digest"]
 

@@ -40,7 +40,7 @@ def reached(url: str) -> tuple[Any, str]:
 
 
 def matching(place: str | Path) -> list[str]:
-    """List the files that a path or URL with or without `*` names, sorted.
+    """List the files that a path or URL with or without `*` names, sorted, without hidden ones.
 
     Raises:
         InputError: there is none, or the place cannot be reached.
@@ -52,9 +52,10 @@ def matching(place: str | Path) -> list[str]:
         else:
             local = Path(place)
             found = [str(p) for p in local.parent.glob(local.name) if p.is_file()]
-    if not found:
+    visible = sorted(name for name in found if not PurePosixPath(name).name.startswith("."))
+    if not visible:
         raise InputError(f"there is no file {place}")
-    return sorted(found)
+    return visible
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def whole(place: str) -> bytes:
         InputError: it is larger than `MAX_BYTES`.
     """
     with opened(place) as stream:
-        found = stream.read(MAX_BYTES + 1)
+        found: bytes = stream.read(MAX_BYTES + 1)
     if len(found) > MAX_BYTES:
         raise InputError(f"it is larger than {MAX_BYTES} bytes")
     return found

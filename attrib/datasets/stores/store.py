@@ -10,7 +10,7 @@ from attrib.datasets.stores.folders import LocalFolder, RemoteFolder
 from attrib.datasets.stores.parquet import ParquetFiles
 from attrib.datasets.stores.places import is_url
 from attrib.datasets.stores.tar import TarShards
-from attrib.images import Stored
+from attrib.files import Stored
 
 __all__ = ["Store", "open_store"]
 

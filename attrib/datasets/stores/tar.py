@@ -151,17 +151,21 @@ def _is_picture(path: str) -> bool:
 
 
 def _labels(stream: Any, member: TarMember) -> list[Label] | None:
+    """Read a picture's classes; None if a JSON is about something else."""
+    plain = member.path.endswith(BESIDE[0])
     if member.size > MAX_LABEL:
+        if not plain:
+            return None
         raise InputError(f"{member.path} has {member.size} bytes, more than classes need")
     stream.seek(member.start)
     text = stream.read(member.size).decode("utf-8")
-    if member.path.endswith(BESIDE[0]):
+    if plain:
         return [part.strip() for part in text.split(";") if part.strip()]
     entry = json.loads(text)
     found = entry.get("labels", entry.get("label")) if isinstance(entry, dict) else None
-    if found is None:
-        return None
-    many = found if isinstance(found, list) else [found]
-    if not all(isinstance(label, str | int) and not isinstance(label, bool) for label in many):
+    many = found if isinstance(found, list) or found is None else [found]
+    if not all(
+        isinstance(label, str | int) and not isinstance(label, bool) for label in many or ()
+    ):
         raise InputError(f"{member.path} needs a class as label, or a list as labels")
     return many
