@@ -1,5 +1,7 @@
 """A small data set for jobs, and what a job left."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -37,3 +39,14 @@ def contents(out: Path) -> dict[str, bytes]:
         for path in sorted(out.rglob("*"))
         if path.is_file() and "journal" not in path.parts
     }
+
+
+def tar(path: Path, files: dict[str, bytes]) -> Path:
+    """Write files as a tar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+    return path

@@ -1,6 +1,5 @@
 """Pictures in tar shards, Parquet files and at URLs: the same data set as in a folder."""
 
-import io
 import json
 import pickle
 import sys
@@ -19,7 +18,7 @@ from attrib.errors import InputError, MissingExtraError
 from attrib.files import Stored
 from attrib.images import read_image
 from attrib.seeds import SeedOptions, make_seeds
-from tests.seed_jobs import COUNT, contents, folder, render
+from tests.seed_jobs import COUNT, contents, folder, render, tar
 
 OPTIONS = SeedOptions(scales=(1.0,), formats=("label", "npz", "boxes"))
 
@@ -34,16 +33,6 @@ def straight(root, tmp_path_factory):
     out = tmp_path_factory.mktemp("straight")
     make_seeds(attrib.Explainer("demo", "cam"), folder(root), out, OPTIONS)
     return contents(out)
-
-
-def tar(path: Path, files: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            header = tarfile.TarInfo(name)
-            header.size = len(content)
-            archive.addfile(header, io.BytesIO(content))
-    return path
 
 
 def pictures(root: Path) -> dict[str, bytes]:
