@@ -184,9 +184,7 @@ def evaluate_seeds(
         "pictures": len(found.each),
         "missing": len(dataset) - len(found.each),
         "ignored": ignored,
-        "fixed": scores_of(found.counts, threshold if sweep.pictures else None).to_dict(
-            dataset.labels
-        ),
+        "fixed": fixed.to_dict(dataset.labels),
     }
     if sweep.pictures:
         result |= {"oracle": sweep.best().to_dict(dataset.labels), "sweep": sweep.curve()}
