@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from attrib.errors import AttribError, InputError, MissingExtraError, ModelError
+from attrib.errors import AttribError, InputError, MissingExtraError, ModelError, OutputError
 
 __all__ = ["Answer", "Crew", "Work", "imported"]
 
@@ -39,7 +39,8 @@ class Crew:
     """Actors of Ray Data, on the cluster that this process is connected to.
 
     If it is connected to none, then on the one that the environment variable RAY_ADDRESS names,
-    else on one of this machine that ends with the work.
+    else on one of this machine that ends with the work. Relative paths mean on all machines what
+    they mean here: each needs the folder that this process is in.
 
     Args:
         workers: Actors.
@@ -88,7 +89,7 @@ class Crew:
         blocks.context.enable_progress_bars = False  # the job shows its own
         done = blocks.map_batches(
             _Actor,
-            fn_constructor_args=(sent, self.cpus),
+            fn_constructor_args=(sent, self.cpus, os.getcwd()),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows))),
             num_cpus=self.cpus,
@@ -148,11 +149,13 @@ class _Actor:
     Args:
         sent: Reference to the pickled work.
         cpus: Threads that torch may use.
+        folder: That relative paths are meant from; every machine has it.
     """
 
-    def __init__(self, sent: Any, cpus: int) -> None:
+    def __init__(self, sent: Any, cpus: int, folder: str) -> None:
         import ray
 
+        os.chdir(folder)
         torch.set_num_threads(cpus)
         work: Work = pickle.loads(ray.get(sent))
         self._answer = work.ready(on_gpu=bool(ray.get_gpu_ids()))
@@ -171,6 +174,7 @@ class _Actor:
 _KINDS: dict[str, type[Exception]] = {
     "input": InputError,
     "model": ModelError,
+    "output": OutputError,
     "system": OSError,
     "other": AttribError,
 }

@@ -126,13 +126,14 @@ def test_one_engine_goes_on_where_the_other_stopped(cluster, root, straight, exp
     assert contents(tmp_path) == straight
 
 
-def test_tars_are_read_and_written(cluster, root, explainer, tmp_path):
-    """A tar is made by one worker, whole."""
+def test_tars_are_read_and_written(cluster, root, explainer, tmp_path, monkeypatch):
+    """A tar is made by one worker, whole; relative paths are meant from this process's folder."""
+    monkeypatch.chdir(tmp_path)
     files = {f"p{i}.png": (root / f"p{i}.png").read_bytes() for i in range(MANY)}
     place = tar(tmp_path / "tars" / f"{root.name}.tar", files)
     data = Folder(place, root / "labels.csv", classes=CLASSES)
     options = SeedOptions(scales=(1.0,), formats=("npz", "boxes"))
-    report = make_seeds(explainer, data, tmp_path / "ray", options, pack=6, engine=TWO)
+    report = make_seeds(explainer, data, "ray", options, pack=6, engine=TWO)
     assert (report.made, report.failed, report.complete) == (MANY, {}, True)
     with one_thread():
         make_seeds(explainer, folder(root), tmp_path / "local", options, pack=6)
