@@ -9,8 +9,10 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import attrib
+from attrib.cli import app
 from attrib.datasets import BoxList, Folder
 from attrib.datasets.scenes import CLASSES
 from attrib.datasets.stores import open_store
@@ -119,6 +121,27 @@ def test_what_names_a_picture_can_be_sent(put, root, tmp_path):
     assert copy.fetch() == (root / "p4.png").read_bytes()
 
 
+def test_the_commands(root, tmp_path):
+    def run(*arguments):
+        done = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    out, place = tmp_path / "out", tars_in_memory(root, tmp_path)
+    data = ("--dataset", "folder", "--root", place, "--labels", root / "labels.csv")
+    made = ("--model", "demo", "--scales", "1", "--format", "npz", "--pack", 4, "--out", out)
+    assert f"made {COUNT}, kept 0, failed 0" in run("seeds", *data, *made)
+    assert f"made 0, kept {COUNT}, failed 0" in run("seeds", *data, *made)
+    assert [p.name for p in sorted((out / "npz").iterdir())] == ["000000.tar", "000001.tar"]
+    masks_at = in_tars(root, tmp_path / "masks", masks)
+    html = ("--masks", masks_at, "--html", tmp_path / "worst.html")
+    scored = run("evaluate", "seeds", out, *data, *html)
+    assert f"{COUNT} pictures scored, 0 missing; npz" in scored
+    (tmp_path / "b.csv").write_text("path,label,x0,y0,x1,y1\np1.png,rabbit,1,2,30,40\n")
+    boxes = ("--dataset", "boxes", "--root", place, "--annotations", tmp_path / "b.csv")
+    assert "1 pictures" in run("evaluate", "wsol", *boxes, "--model", "demo")
+
+
 # Classes
 
 
@@ -188,6 +211,7 @@ def test_columns_of_a_parquet_file(root, tmp_path):
         ({"x": [1]}, "has no column image or"),
         ({"jpg": [b"x"]}, "has no column path or"),
         ({"jpg": [b"x"], "id": ["../x"]}, "within the data set's folder"),
+        ({"jpg": [b"x"], "id": [None]}, "a path is text or a number, got None"),
         ({"jpg": [b"x", b"y"], "id": ["x", "x"]}, "it holds x, as .* does already"),
         ({"jpg": [b"x"], "id": ["x"], "cls": [1.5]}, "classes of x are names or indices, got 1.5"),
     ):
@@ -236,6 +260,16 @@ def test_members_that_are_no_files(tmp_path):
             open_store(tmp_path / "x.tar")
 
 
+def test_members_that_end_before_they_begin(tmp_path):
+    """Going on behind such a header would come back to it without end."""
+    header = tarfile.TarInfo("x.png")
+    header.size = -1024
+    block = header.tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "x.tar").write_bytes(bytes(block) + bytes(2048))
+    with pytest.raises(InputError, match=r"x\.tar cannot be used"):
+        open_store(tmp_path / "x.tar")
+
+
 def test_members_that_claim_too_much_or_come_twice(tmp_path):
     header = tarfile.TarInfo("x.png")
     header.size = 2**40
@@ -247,6 +281,9 @@ def test_members_that_claim_too_much_or_come_twice(tmp_path):
     with pytest.raises(InputError, match=r"b\.tar .*it holds x\.png, as .*a\.tar does already"):
         open_store(tmp_path / "two" / "*.tar")
     tar(tmp_path / "big.tar", {"x.png": b"", "x.cls": b"1" * (2**20 + 1)})
+    tar(tmp_path / "odd.tar", {"x.cls": b"\xff"})
+    with pytest.raises(InputError, match=r"x\.cls in .*odd\.tar cannot be read: UnicodeDecode"):
+        open_store(tmp_path / "odd.tar")
     with pytest.raises(InputError, match=r"x\.cls has 1048577 bytes, more than classes need"):
         open_store(tmp_path / "big.tar")
 

@@ -80,15 +80,16 @@ class Folder:
         self.category_ids = tuple(range(1, len(self.labels) + 1))
         self._masks = None if masks is None else _mask_store(masks, len(self.labels))
         found = class_indices(rows, self.labels, source)
-        paths = {inside(key, source): indices for key, indices in found.items()}
-        refuse_repeats((_id(inside(key, source)) for key in found), source)
-        missing = [path for path in paths if store.find(path) is None]
+        paths = [inside(key, source) for key in found]
+        refuse_repeats(map(_id, paths), source)
+        places = [store.find(path) for path in paths]
+        missing = [path for path, place in zip(paths, places, strict=True) if place is None]
         if missing:
             raise InputError(f"{source} lists files that do not exist: {few(missing)}")
         self._samples = [
-            LabelledSample(id=_id(path), picture=picture, labels=indices)
-            for path, indices in paths.items()
-            if (picture := store.find(path)) is not None
+            LabelledSample(id=_id(path), picture=place, labels=indices)
+            for path, place, indices in zip(paths, places, found.values(), strict=True)
+            if place is not None
         ]
 
     def __len__(self) -> int:

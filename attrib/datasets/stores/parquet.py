@@ -105,10 +105,10 @@ class ParquetFiles:
 
     def _index(self, file: str, parquet: Any) -> None:
         picture, name, label = _columns(parquet.schema_arrow)
+        wanted = [name] if label is None else [name, label]
         for group in range(parquet.num_row_groups):
-            wanted = [name] if label is None else [name, label]
             for row, entry in enumerate(_rows(parquet, group, wanted)):
-                path = inside(str(entry[0]), file)
+                path = _path(entry[0], file)
                 if path in self._cells:
                     raise InputError(f"it holds {path}, as {self._cells[path].file} does already")
                 self._cells[path] = ParquetCell(
@@ -116,6 +116,12 @@ class ParquetFiles:
                 )
                 if label is not None:
                     self._labels[path] = _classes(entry[1], path)
+
+
+def _path(found: Any, file: str) -> str:
+    if not isinstance(found, str | int):
+        raise InputError(f"a path is text or a number, got {found!r}")
+    return inside(str(found), file)
 
 
 def _pyarrow() -> Any:
@@ -134,7 +140,7 @@ def _parquet(file: str) -> Iterator[Any]:
 
 def _columns(schema: Any) -> tuple[str, str, str | None]:
     """Return where pictures, their paths and, if anywhere, their classes are."""
-    names = set(schema.names)
+    names = schema.names
     picture = next((name for name in PICTURES if name in names), None)
     if picture is None:
         raise InputError(f"it has no column {' or '.join(PICTURES)}, only {', '.join(names)}")

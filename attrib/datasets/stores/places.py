@@ -108,4 +108,4 @@ def title_of(place: str | Path) -> str:
     path = PurePosixPath(str(place).rstrip("/")) if is_url(place) else Path(place).resolve()
     if "*" in path.name:
         return path.parent.name
-    return path.stem if path.suffix in (".tar", ".parquet") else path.name
+    return path.stem if path.suffix.lower() in (".tar", ".parquet") else path.name

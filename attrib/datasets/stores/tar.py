@@ -108,7 +108,8 @@ class TarShards:
             if path in self._members:
                 raise InputError(f"it holds {path}, as {self._members[path].shard} does already")
             self._members[path] = member
-            self._read_beside(stream, member)
+            with reading(str(member)):
+                self._read_beside(stream, member)
 
     def _read_beside(self, stream: Any, member: TarMember) -> None:
         key, kind = _key(member.path), PurePosixPath(member.path).suffix
@@ -123,6 +124,8 @@ def _headers(stream: Any) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             while (header := archive.next()) is not None:
+                if header.size < 0 or archive.offset <= header.offset:
+                    raise InputError(f"{header.name} ends before it begins")
                 if not header.isdir():
                     yield header
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps them all
