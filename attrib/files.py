@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from attrib.errors import AttribError, InputError, OutputError
 
 __all__ = [
+    "Stored",
     "array_header",
+    "contents_of",
     "read_array",
     "read_arrays",
     "read_member",
@@ -25,6 +27,23 @@ __all__ = [
     "replacing",
     "writing",
 ]
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """A file in a shard or at a URL: small, can be pickled, and `str` of it says where it is."""
+
+    @property
+    def name(self) -> str:
+        """Its own name, with suffix and without folders."""
+
+    def fetch(self) -> bytes:
+        """Read it.
+
+        Raises:
+            InputError: it is not there or cut short, or its place cannot be reached.
+        """
+
 
 MAX_BYTES = 2**31
 """A file whose contents claim more is refused before they are unpacked."""
@@ -52,6 +71,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where nothing can be made there is nothing to take away
             temporary.unlink(missing_ok=True)
+
+
+def contents_of(place: str | Path | Stored) -> bytes:
+    """Read a file, wherever it lies."""
+    return place.fetch() if isinstance(place, Stored) else Path(place).read_bytes()
 
 
 @contextmanager

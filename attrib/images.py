@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from attrib.errors import ImageError, InputError
+from attrib.files import Stored
 from attrib.types import Fit, Frame, ModelSpec
 
 __all__ = [
@@ -66,7 +67,7 @@ class Picture:
     Args:
         pixels: In [0, 255], on any device.
         orientation: EXIF orientation (1 to 8) that was undone.
-        name: Path of the file, or empty.
+        name: Path or place of the file, or empty.
     """
 
     pixels: UInt8[Tensor, "3 H W"]
@@ -82,10 +83,12 @@ class Picture:
             )
 
 
-PictureLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor | Picture
+PictureLike = (
+    str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor | Picture | Stored
+)
 """Whatever `read_image` reads."""
 
-_SINGLE = (str, os.PathLike, bytes, Image.Image, Picture)
+_SINGLE = (str, os.PathLike, bytes, Image.Image, Picture, Stored)
 
 
 def read_image(picture: PictureLike, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -97,8 +100,9 @@ def read_image(picture: PictureLike, *, max_pixels: int = MAX_PIXELS) -> Picture
 
     Args:
         picture: A path, the bytes of an image file, a PIL image, a NumPy array (HW or HWC), a
-            tensor (HW or CHW) or a `Picture`, which is returned as it is. Arrays and tensors have
-            1, 3 (RGB) or 4 (RGBA) channels and are uint8, uint16, bool or floats in [0, 1].
+            tensor (HW or CHW), a file in a shard or at a URL as data sets name it, or a `Picture`,
+            which is returned as it is. Arrays and tensors have 1, 3 (RGB) or 4 (RGBA) channels and
+            are uint8, uint16, bool or floats in [0, 1].
         max_pixels: A larger image file or PIL image is refused before it is decoded.
 
     Returns:
@@ -107,6 +111,7 @@ def read_image(picture: PictureLike, *, max_pixels: int = MAX_PIXELS) -> Picture
     Raises:
         ImageError: the file is missing, damaged, too large or no picture, or the array has an
             unusable shape, type or range.
+        InputError: a shard or URL cannot be read.
     """
     if isinstance(picture, Picture):
         return picture
@@ -116,6 +121,8 @@ def read_image(picture: PictureLike, *, max_pixels: int = MAX_PIXELS) -> Picture
         return _read_stream(io.BytesIO(picture), f"a picture of {len(picture)} bytes", max_pixels)
     if isinstance(picture, Image.Image):
         return _decode(picture, f"a PIL image of mode {picture.mode}", max_pixels)
+    if isinstance(picture, Stored):
+        return _named(_read_stream(io.BytesIO(picture.fetch()), str(picture), max_pixels), picture)
     if isinstance(picture, np.ndarray):
         return Picture(pixels=_from_numpy(picture))
     if isinstance(picture, Tensor):
@@ -259,7 +266,11 @@ def _read_file(path: str, max_pixels: int) -> Picture:
         raise ImageError(f"{path!r} is a folder; pass the pictures in it") from error
     except OSError as error:
         raise ImageError(f"{path!r} cannot be opened: {error}") from error
-    return Picture(pixels=picture.pixels, orientation=picture.orientation, name=path)
+    return _named(picture, path)
+
+
+def _named(picture: Picture, place: object) -> Picture:
+    return Picture(pixels=picture.pixels, orientation=picture.orientation, name=str(place))
 
 
 def _read_stream(stream: io.BufferedReader | io.BytesIO, what: str, max_pixels: int) -> Picture:

@@ -1,5 +1,7 @@
 """A small data set for jobs, and what a job left."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ COUNT = 6
 
 def render(root: Path, count: int = COUNT) -> Path:
     """Scenes as a folder of pictures of odd sizes, with labels and masks; the last has no class."""
-    (root / "masks").mkdir()
+    (root / "masks").mkdir(parents=True)
     rows = ["path,labels"]
     for i in range(count):
         scene = Scenes(length=count, size=56 + 8 * (i % COUNT), seed=3)[i]
@@ -37,3 +39,14 @@ def contents(out: Path) -> dict[str, bytes]:
         for path in sorted(out.rglob("*"))
         if path.is_file() and "journal" not in path.parts
     }
+
+
+def tar(path: Path, files: dict[str, bytes]) -> Path:
+    """Write files as a tar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
+    return path

@@ -16,13 +16,17 @@ import torch
 from torch import nn
 
 import attrib
-from attrib.cli.engine import engine_of, loading_device
+from attrib.cli.engine import crew_of, engine_of, loading_device
+from attrib.datasets import Folder, Scenes, ScenesWithBoxes
+from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, MissingExtraError, ModelError, OutputError
+from attrib.evaluate import evaluate_seeds, evaluate_wsol
+from attrib.metrics import WsolBatch, wsol_protocols
 from attrib.seeds import FORMATS, Naming, OnRay, SeedOptions, make_seeds
 from attrib.seeds.engine import SeedTask
-from attrib.seeds.output import SeedFiles
+from attrib.seeds.output import Part, SeedFiles
 from tests.models import Everything
-from tests.seed_jobs import contents, folder, render
+from tests.seed_jobs import contents, folder, render, tar
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore::{kind}")  # of Ray itself
@@ -89,22 +93,22 @@ def actors():
 class Killer(threading.Thread):
     """Kills a worker once some pictures are done."""
 
-    def __init__(self, out, after):
+    def __init__(self, count, after):
         super().__init__(daemon=True)
-        self.out, self.after = out, after
+        self.count, self.after = count, after
         self.done = None
 
     def run(self):
-        while len(journal(self.out)) < self.after:
+        while self.count() < self.after:
             time.sleep(0.002)
         actors()[0].send_signal(signal.SIGKILL)
-        self.done = len(journal(self.out))
+        self.done = self.count()
 
 
 def test_a_killed_worker_loses_nothing_and_repeats_nothing(
     cluster, root, straight, explainer, tmp_path
 ):
-    killer = Killer(tmp_path, after=6)
+    killer = Killer(lambda: len(journal(tmp_path)), after=6)
     killer.start()
     report = make_seeds(explainer, folder(root), tmp_path, OPTIONS, engine=TWO)
     assert 6 <= killer.done < MANY - TWO.batch
@@ -120,6 +124,52 @@ def test_one_engine_goes_on_where_the_other_stopped(cluster, root, straight, exp
     report = make_seeds(explainer, folder(root), tmp_path, OPTIONS, engine=TWO)
     assert (report.made, report.kept, report.complete) == (MANY // 2, MANY // 2, True)
     assert contents(tmp_path) == straight
+
+
+def test_tars_are_read_and_written(cluster, root, explainer, tmp_path, monkeypatch):
+    """A tar is made by one worker, whole; relative paths are meant from this process's folder."""
+    monkeypatch.chdir(tmp_path)
+    files = {f"p{i}.png": (root / f"p{i}.png").read_bytes() for i in range(MANY)}
+    place = tar(tmp_path / "tars" / f"{root.name}.tar", files)
+    data = Folder(place, root / "labels.csv", classes=CLASSES)
+    options = SeedOptions(scales=(1.0,), formats=("npz", "boxes"))
+    report = make_seeds(explainer, data, "ray", options, pack=6, engine=TWO)
+    assert (report.made, report.failed, report.complete) == (MANY, {}, True)
+    with one_thread():
+        make_seeds(explainer, folder(root), tmp_path / "local", options, pack=6)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_localisation_is_scored_the_same_also_when_a_worker_is_killed(cluster, explainer, tmp_path):
+    data = ScenesWithBoxes(Scenes(length=MANY, size=96, seed=4))
+    other = ScenesWithBoxes(Scenes(length=9, size=96, seed=5))
+
+    def score(**options):
+        protocols = wsol_protocols("all", interval=0.05)
+        found = evaluate_wsol(explainer, data, protocols, validation=other, batch_size=4, **options)
+        return {key: value for key, value in found.items() if key != "seconds_per_image"}
+
+    maps = tmp_path / "ray"
+    killer = Killer(lambda: len(list(maps.rglob("[!.]*.npz"))), after=8)
+    killer.start()
+    found = score(save_maps=maps, engine=TWO)
+    assert 8 <= killer.done < MANY
+    with one_thread():
+        assert found == score(save_maps=tmp_path / "local")
+    assert found["images"] == MANY
+    assert contents(maps) == contents(tmp_path / "local")
+
+
+def test_seeds_are_scored_the_same(cluster, root, explainer, tmp_path):
+    data = folder(root)
+    make_seeds(explainer, data, tmp_path, SeedOptions(scales=(1.0,), formats=("npz",)), pack=8)
+    found = evaluate_seeds(data, tmp_path, engine=TWO)
+    assert found == evaluate_seeds(data, tmp_path)
+    assert found["pictures"] == MANY
+    first = tmp_path / "npz" / "000000.tar"
+    first.write_bytes(first.read_bytes().replace(b"keys.npy", b"sdet.npy"))
+    with pytest.raises(InputError, match=r"picture p\d: p\d\.npz in .*000000\.tar cannot be"):
+        evaluate_seeds(data, tmp_path, engine=TWO)
 
 
 @pytest.mark.slow
@@ -178,7 +228,7 @@ def test_a_model_that_cannot_be_sent(cluster, root, explainer, tmp_path, way, me
         files=SeedFiles(out=tmp_path, formats=OPTIONS.formats, naming=Naming()),
     )
     with pytest.raises(ModelError, match=message):
-        list(TWO.ready(task)([folder(root)[0]]))
+        list(TWO.ready(task)([Part(number=0, samples=(folder(root)[0],))]))
 
 
 @pytest.mark.slow
@@ -215,6 +265,17 @@ def test_the_command_starts_a_cluster_of_its_own(tmp_path):
     assert contents(root / "ray") == contents(root / "local")
 
 
+class Own:
+    """A protocol that counts nothing and cannot be added up."""
+
+    name = "own"
+
+    def update(self, batch: WsolBatch) -> None: ...
+
+    def result(self, validation=None):
+        return {"images": 0}
+
+
 def test_what_cannot_be_asked_for(explainer, root, tmp_path, monkeypatch):
     for options, message in (
         ({"workers": 0}, "workers is 1 or more, got 0"),
@@ -229,6 +290,8 @@ def test_what_cannot_be_asked_for(explainer, root, tmp_path, monkeypatch):
         given = {"workers": None, "cpus": None, "gpus": None} | options
         with pytest.raises(attrib.AttribError, match=message):
             engine_of(name, 2, **given)
+    assert crew_of("local", workers=None, cpus=None) is None
+    assert crew_of("ray", workers=3, cpus=None) == OnRay(workers=3)
     with pytest.raises(InputError, match=r"--device cuda .* --worker-gpus 1"):
         loading_device("ray", "cuda")
     assert loading_device("ray", None) == "cpu"
@@ -236,7 +299,16 @@ def test_what_cannot_be_asked_for(explainer, root, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"on meta; leave it on the CPU"):
         OnRay().device_type(elsewhere)
     assert [OnRay(gpus=g).device_type(explainer.classifier) for g in (0, 0.5)] == ["cpu", "cuda"]
+    data = ScenesWithBoxes(Scenes(length=2, size=96, seed=4))
+    with pytest.raises(InputError, match=r"'own' cannot be added up .* a method add\(other\)"):
+        evaluate_wsol(explainer, data, Own(), engine=TWO)
     monkeypatch.setitem(sys.modules, "ray", None)
+    for score in (
+        lambda: evaluate_wsol(explainer, data, wsol_protocols("infocam"), engine=TWO),
+        lambda: evaluate_seeds(folder(root), root / "masks", kind="label", engine=TWO),
+    ):
+        with pytest.raises(MissingExtraError, match=r"pip install 'attrib\[ray\]'"):
+            score()
     with pytest.raises(MissingExtraError, match=r"pip install 'attrib\[ray\]'"):
         make_seeds(explainer, folder(root), tmp_path, OPTIONS, engine=OnRay())
     assert not any(tmp_path.iterdir())

@@ -19,14 +19,14 @@ class BoxSource:
 
     Args:
         name: One of `BOX_DATASETS`.
-        root: Its folder.
+        root: Its folder; of `boxes` also shards or a URL.
         annotations: A file or folder of boxes that does not lie in `root`.
         masks: Folder of masks.
         classes: The model's class names.
     """
 
     name: str
-    root: Path | None = None
+    root: str | Path | None = None
     annotations: Path | None = None
     masks: Path | None = None
     classes: Sequence[str] | None = None
@@ -108,11 +108,11 @@ def _boxes(source: BoxSource, split: str | None) -> BoxDataset:
     from attrib.datasets import BoxList
 
     file = _path(source.annotations) if split is None else Path(split)
-    return BoxList(_path(source.root), file, classes=source.classes)
+    return BoxList(source.root or "", file, classes=source.classes)
 
 
-def _path(path: Path | None) -> Path:
-    return Path() if path is None else path  # what is needed has been asked for
+def _path(path: str | Path | None) -> Path:
+    return Path(path or "")  # what is needed has been asked for
 
 
 BOX_DATASETS: dict[
@@ -133,6 +133,10 @@ BOX_DATASETS: dict[
     ),
     "voc": (_voc, {"root": "FOLDER, the folder VOC2012"}, {"masks"}),
     "coco": (_coco, {"root": "FOLDER"}, {"annotations"}),
-    "boxes": (_boxes, {"root": "FOLDER of pictures", "annotations": "FILE.csv"}, set()),
+    "boxes": (
+        _boxes,
+        {"root": "FOLDER of pictures, shards or a URL", "annotations": "FILE.csv"},
+        set(),
+    ),
 }
 """What opens each, the options it needs with what they are, and those it takes."""

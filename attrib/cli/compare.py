@@ -44,7 +44,9 @@ Metrics = Annotated[
 Dataset = Annotated[
     str | None, typer.Option("--dataset", help="voc, coco, cub or folder, instead of pictures.")
 ]
-Root = Annotated[Path | None, typer.Option(help="Folder of the data set.")]
+Root = Annotated[
+    str | None, typer.Option(help="Folder of the data set; of folder also shards or a URL.")
+]
 Classes = Annotated[
     str, typer.Option("--targets", help="Which class to explain: predicted, or a data set's true.")
 ]
@@ -149,7 +151,7 @@ def _specs(text: str) -> list[str]:
 def _pictures(
     pictures: list[Path] | None,
     dataset: str | None,
-    root: Path | None,
+    root: str | None,
     split: str | None,
     labels: Path | None,
     model: Any,
@@ -168,7 +170,7 @@ def _pictures(
 
 
 def _files(path: Path) -> list[Path]:
-    from attrib.datasets.folder import SUFFIXES
+    from attrib.datasets.stores.places import SUFFIXES
     from attrib.errors import InputError
 
     if not path.is_dir():

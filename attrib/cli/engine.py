@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,15 @@ from attrib.errors import InputError, UnknownNameError
 if TYPE_CHECKING:
     from attrib import seeds
 
-__all__ = ["Engine", "WorkerCPUs", "WorkerGPUs", "Workers", "engine_of", "loading_device"]
+__all__ = [
+    "Engine",
+    "WorkerCPUs",
+    "WorkerGPUs",
+    "Workers",
+    "crew_of",
+    "engine_of",
+    "loading_device",
+]
 
 Engine = Annotated[str, typer.Option(help="local: this process; ray: workers of a Ray cluster.")]
 Workers = Annotated[int | None, typer.Option(help="Of ray: copies of the model; 1 if left.")]
@@ -26,23 +35,38 @@ WorkerGPUs = Annotated[
 def engine_of(
     name: str, readers: int, *, workers: int | None, cpus: int | None, gpus: float | None
 ) -> seeds.Engine:
-    """Return the engine that the options name.
+    """Return the engine that the options of a job name.
 
     Raises:
         UnknownNameError: neither `local` nor `ray`.
         InputError: options of workers without workers, or out of their range.
     """
-    from attrib.seeds import Local, OnRay
+    from attrib.seeds import Local
+
+    crew = crew_of(name, workers=workers, cpus=cpus, gpus=gpus)
+    return Local(readers=readers) if crew is None else replace(crew, readers=readers)
+
+
+def crew_of(
+    name: str, *, workers: int | None, cpus: int | None, gpus: float | None = None
+) -> seeds.OnRay | None:
+    """Return the workers that the options name, or None for this process.
+
+    Raises:
+        UnknownNameError: neither `local` nor `ray`.
+        InputError: options of workers without workers, or out of their range.
+    """
+    from attrib.seeds import OnRay
 
     given = {"workers": workers, "cpus": cpus, "gpus": gpus}
     wanted = {key: value for key, value in given.items() if value is not None}
     if name == "ray":
-        return OnRay(readers=readers, **wanted)  # type: ignore[arg-type]
+        return OnRay(**wanted)  # type: ignore[arg-type]
     if name != "local":
         raise UnknownNameError("engine", name, ["local", "ray"])
     if wanted:
         raise InputError("--workers, --worker-cpus and --worker-gpus are for --engine ray")
-    return Local(readers=readers)
+    return None
 
 
 def loading_device(name: str, device: str | None) -> str | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from attrib.cli import evaluate_wsol
+from attrib.cli.engine import Engine, WorkerCPUs, Workers, crew_of
 from attrib.cli.options import DatasetName, JsonFile, Labels, Masks, Root, Split, write_json
 
 __all__ = ["app"]
@@ -53,6 +54,9 @@ def seeds(
     ] = False,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst to show.")] = 20,
     html: Annotated[Path | None, typer.Option(help="Page of the worst to write.")] = None,
+    engine: Engine = "local",
+    workers: Workers = None,
+    worker_cpus: WorkerCPUs = None,
     json_file: JsonFile = None,
 ) -> None:
     """Seeds against true masks: mIoU at every background value, by class, and the worst."""
@@ -73,6 +77,7 @@ def seeds(
         allow_pickle=allow_pickle,
         worst=worst,
         html=html,
+        engine=crew_of(engine, workers=workers, cpus=worker_cpus),
         progress=None,
     )
     _print_seeds(result)

@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attrib.cli.box_data import BOX_DATASETS, BoxSource
+from attrib.cli.engine import (
+    Engine,
+    WorkerCPUs,
+    WorkerGPUs,
+    Workers,
+    crew_of,
+    loading_device,
+)
 from attrib.cli.options import (
     BatchSize,
     Device,
@@ -31,7 +39,13 @@ def run(
         str | None, typer.Option("--model", "-m", help="As for explain; not with --maps.")
     ] = None,
     method: MethodSpec = "infocam+",
-    root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the data set; for boxes also 'DIR/*.tar', 'DIR/*.parquet', or the URL "
+            "of any of them."
+        ),
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(
@@ -77,18 +91,27 @@ def run(
     num_classes: NumClasses = None,
     device: Device = None,
     batch_size: BatchSize = 16,
+    engine: Engine = "local",
+    workers: Workers = None,
+    worker_cpus: WorkerCPUs = None,
+    worker_gpus: WorkerGPUs = None,
 ) -> None:
     """Weakly supervised localisation: the true class's map against true boxes and masks.
 
     A threshold that was chosen on the scored pictures is called the oracle's.
     """
+    from attrib.errors import InputError
     from attrib.evaluate import evaluate_saved_maps, evaluate_wsol
     from attrib.metrics import wsol_protocols
 
     _check(model, maps, val_maps, save_maps, val_split)
+    crew = crew_of(engine, workers=workers, cpus=worker_cpus, gpus=worker_gpus)
+    if maps is not None and crew is not None:
+        raise InputError("--engine ray is for maps that --model makes; --maps are scored here")
     explainer = None
     if maps is None:
-        explainer = _explainer(str(model), method, weights, num_classes, device, fit)
+        place = loading_device(engine, device)
+        explainer = _explainer(str(model), method, weights, num_classes, place, fit)
     classes = explainer.classifier.spec.labels or None if explainer else None
     source = BoxSource(
         name=dataset, root=root, annotations=annotations, masks=masks, classes=classes
@@ -110,7 +133,13 @@ def run(
     }  # fmt: skip
     if explainer is not None:
         result = evaluate_wsol(
-            explainer, data, protocols, validation=other, save_maps=save_maps, **common
+            explainer,
+            data,
+            protocols,
+            validation=other,
+            save_maps=save_maps,
+            engine=crew,
+            **common,
         )
     else:
         pair = None if other is None or val_maps is None else (val_maps, other)

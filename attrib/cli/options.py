@@ -34,7 +34,13 @@ __all__ = [
 ]
 
 DatasetName = Annotated[str, typer.Option("--dataset", help="voc, coco, cub or folder.")]
-Root = Annotated[Path, typer.Option(help="Folder of the data set.")]
+Root = Annotated[
+    str,
+    typer.Option(
+        help="Folder of the data set; for folder also 'DIR/*.tar', 'DIR/*.parquet', or the URL of "
+        "any of them."
+    ),
+]
 Split = Annotated[
     str | None,
     typer.Option(
@@ -46,10 +52,13 @@ Labels = Annotated[
     Path | None,
     typer.Option(
         help="File of classes per picture, CSV or JSON; for coco its instances JSON. If left, the "
-        "data set's own; for folder, one folder per class."
+        "data set's own; for folder, what shards say, or one folder per class."
     ),
 ]
-Masks = Annotated[Path | None, typer.Option(help="Folder of true masks ID.png, if another.")]
+Masks = Annotated[
+    str | None,
+    typer.Option(help="Folder of true masks ID.png, if another; for folder also as for --root."),
+]
 
 ModelName = Annotated[
     str,
@@ -103,20 +112,20 @@ def print_terms(report: dict[str, Any]) -> None:
 
 def labelled_dataset(
     name: str,
-    root: Path,
+    root: str | Path,
     split: str | None = None,
     labels: Path | None = None,
-    masks: Path | None = None,
+    masks: str | None = None,
     classes: tuple[str, ...] = (),
 ) -> LabelledDataset:
     """Open a data set by the name it has on the command line.
 
     Args:
         name: `voc`, `coco`, `cub` or `folder`.
-        root: Its folder.
+        root: Its folder; of `folder` also shards or a URL.
         split: Part of it; None for the usual one.
         labels: File of classes per picture.
-        masks: Folder of true masks.
+        masks: Folder of true masks; of `folder` also shards or a URL.
         classes: The model's class names, for a folder whose labels are indices.
 
     Raises:

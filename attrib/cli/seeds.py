@@ -65,6 +65,10 @@ def run(
         str,
         typer.Option(help="i/n: every n-th picture from the i-th on; auto: as torchrun says."),
     ] = "1/1",
+    pack: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures per tar and format; a file per picture if left."),
+    ] = None,
     readers: Annotated[
         int, typer.Option(min=1, help="Threads that read ahead, in each process.")
     ] = 2,
@@ -118,6 +122,7 @@ def run(
         out,
         options,
         shard=(part.index, part.count),
+        pack=pack,
         engine=where,
         progress=None,
     )

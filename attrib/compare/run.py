@@ -19,7 +19,7 @@ from attrib.compare.subject import Subject, subject_of
 from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
 from attrib.errors import InputError
 from attrib.explanation import ModelRecord
-from attrib.files import writing
+from attrib.files import Stored, writing
 from attrib.images import PictureLike, as_batch, read_image
 from attrib.journal import Journal, claim
 from attrib.methods import Method
@@ -190,7 +190,7 @@ def _run(
 
 
 def _opened(work: Path, sources: Sequence[_Source], facts: dict[str, Any]) -> Any:
-    if not all(isinstance(source.picture, str | os.PathLike) for source in sources):
+    if not all(isinstance(source.picture, str | os.PathLike | Stored) for source in sources):
         raise InputError("work= keeps comparisons of files; these pictures have no paths")
     claim(work, facts)
     return Journal(work, "1-of-1").open()

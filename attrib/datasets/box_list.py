@@ -1,4 +1,4 @@
-"""Any folder of pictures with a CSV file of boxes."""
+"""Any pictures in folders, shards or Parquet, with a CSV file of boxes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from attrib.datasets.label_files import class_indices, few, inside, missing_files, read_table
+from attrib.datasets.label_files import class_indices, few, inside, read_table
 from attrib.datasets.samples import BoxSample
+from attrib.datasets.stores import open_store
 from attrib.errors import InputError
 
 __all__ = ["BoxList"]
@@ -26,7 +27,8 @@ class BoxList:
     for each, its id then ends in `#` and the class's name. Corners are half-open, in source pixels.
 
     Args:
-        root: Folder that paths are relative to; they stay within it.
+        root: Folder that paths are relative to; they stay within it. Or tar shards, Parquet files
+            or a URL, see `Folder`.
         boxes: The CSV file. Its header names the columns `path` (or `file`, `image`, `id`), `label`
             and `x0,y0,x1,y1`, in any order; others are ignored.
         classes: The model's class names in order; labels are names or indices from 0. None takes
@@ -40,22 +42,23 @@ class BoxList:
     def __init__(
         self, root: str | Path, boxes: str | Path, *, classes: Sequence[str] | None = None
     ) -> None:
-        self._root, source = Path(root), Path(boxes)
+        store, source = open_store(root), Path(boxes)
         rows = read_table(source, (PICTURE, ("label",), *((corner,) for corner in CORNERS)))
         if not rows:
             raise InputError(f"{source} lists no boxes")
         self.name = f"boxes {source.resolve().stem}"
-        found: dict[tuple[str, str], list[list[float]]] = {}
+        listed: dict[tuple[str, str], list[list[float]]] = {}
         for path, label, *corners in rows:
-            found.setdefault((inside(path, source), label), []).append(_box(corners, path, source))
+            listed.setdefault((inside(path, source), label), []).append(_box(corners, path, source))
         self.labels = (
-            tuple(sorted({label for _, label in found})) if classes is None else tuple(classes)
+            tuple(sorted({label for _, label in listed})) if classes is None else tuple(classes)
         )
-        index = class_indices({label: [label] for _, label in found}, self.labels, source)
-        self._samples = [(path, index[label][0], boxes) for (path, label), boxes in found.items()]
+        index = class_indices({label: [label] for _, label in listed}, self.labels, source)
+        self._samples = [(path, index[label][0], boxes) for (path, label), boxes in listed.items()]
         classes_of = Counter(path for path, _, _ in self._samples)
         self._shared = {path for path, count in classes_of.items() if count > 1}
-        missing = missing_files(classes_of, self._root)
+        self._pictures = {path: found for path in classes_of if (found := store.find(path))}
+        missing = [path for path in classes_of if path not in self._pictures]
         if missing:
             raise InputError(f"{source} lists files that do not exist: {few(missing)}")
 
@@ -66,7 +69,7 @@ class BoxList:
         path, label, boxes = self._samples[index]
         return BoxSample(
             id=f"{path}#{self.labels[label]}" if path in self._shared else path,
-            picture=self._root / path,
+            picture=self._pictures[path],
             label=label,
             boxes=torch.tensor(boxes),
         )

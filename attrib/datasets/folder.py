@@ -1,4 +1,4 @@
-"""Any folder of pictures, labelled by a CSV or JSON file or by the folders they lie in."""
+"""Any pictures in folders, shards or Parquet, labelled by a list, beside them, or by folders."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from attrib.datasets.label_files import (
     class_indices,
     few,
     inside,
-    missing_files,
     read_labels,
     read_mask,
     refuse_repeats,
 )
 from attrib.datasets.labelled import LabelledSample
+from attrib.datasets.stores import Store, open_store
+from attrib.datasets.stores.places import SUFFIXES
 from attrib.errors import InputError
 
 __all__ = ["Folder"]
-
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-"""Of files that count as pictures where no list names them."""
 
 COLUMNS = ("path", "file", "image", "id")
 """Headers of the column that names the picture; the first that occurs is meant."""
@@ -34,21 +32,27 @@ COLUMNS = ("path", "file", "image", "id")
 class Folder:
     """Pictures under a folder; an id is a picture's path within it, without the suffix.
 
+    They may also lie in tar shards, in Parquet files or at a URL, see `open_store`: pictures that
+    have the same paths there and the same list of labels are the same data set.
+
     A label is a class name, or a class index from 0 if it is no name and `classes` is given.
 
     Args:
-        root: The folder; paths are relative to it and stay within it.
+        root: The folder, or `FOLDER/*.tar`, `FOLDER/*.parquet`, one such file, or the URL of any
+            of them; paths are relative to it and stay within it.
         labels: `.csv` with the columns `path` (or `file`, `image`, `id`) and `label` or `labels`,
             several labels separated by `;`, other columns ignored; `.json` with
-            `{path: [labels]}`; or None for the layout `root/CLASS/NAME.jpg`, where hidden files
-            and folders, and files that are no pictures, are ignored.
+            `{path: [labels]}`; or None for what shards and Parquet files say themselves, else for
+            the layout `root/CLASS/NAME.jpg`, where hidden files and folders, and files that are no
+            pictures, are ignored.
         classes: The model's class names in order. None takes the names that occur, sorted.
         masks: Folder of `ID.png` that belong to the upright pictures: 0 background, class index
-            + 1, 255 ignored.
+            + 1, 255 ignored. Or shards or a URL of such, as for `root`.
 
     Raises:
         InputError: a path that leads out of `root` or to no file, two pictures of one id, a label
-            that is no class, or a damaged label file.
+            that is no class, or a damaged label file or shard.
+        MissingExtraError: PyArrow, which reads Parquet, is not installed.
     """
 
     name: str
@@ -63,34 +67,30 @@ class Folder:
         classes: Sequence[str] | None = None,
         masks: str | Path | None = None,
     ) -> None:
-        root = Path(root)
-        if not root.is_dir():
-            raise InputError(f"{root} is no folder; root is the folder that holds the pictures")
-        source = root if labels is None else Path(labels)
-        rows = _class_folders(root) if labels is None else read_labels(source, columns=COLUMNS)
+        store, source = open_store(root), root if labels is None else Path(labels)
+        rows = (
+            _own_labels(root, store)
+            if labels is None
+            else read_labels(Path(labels), columns=COLUMNS)
+        )
         if not rows:
             raise InputError(f"{source} lists no pictures")
-        self.name = f"folder {root.resolve().name}"
+        self.name = f"folder {store.name}"
         self.labels = _names(rows, source) if classes is None else tuple(classes)
         self.category_ids = tuple(range(1, len(self.labels) + 1))
-        self._masks = None if masks is None else Path(masks)
-        self._check_masks()
+        self._masks = None if masks is None else _mask_store(masks, len(self.labels))
         found = class_indices(rows, self.labels, source)
-        self._samples = [_sample(root, key, indices, source) for key, indices in found.items()]
-        refuse_repeats((sample.id for sample in self._samples), source)
-        missing = missing_files((str(s.picture) for s in self._samples), Path())
+        paths = [inside(key, source) for key in found]
+        refuse_repeats(map(_id, paths), source)
+        places = [store.find(path) for path in paths]
+        missing = [path for path, place in zip(paths, places, strict=True) if place is None]
         if missing:
             raise InputError(f"{source} lists files that do not exist: {few(missing)}")
-
-    def _check_masks(self) -> None:
-        if self._masks is None:
-            return
-        if not self._masks.is_dir():
-            raise InputError(f"masks is a folder of ID.png, got {self._masks}, which is none")
-        if len(self.labels) > MOST_CLASSES:
-            raise InputError(
-                f"masks tell at most {MOST_CLASSES} classes apart, got {len(self.labels)} classes"
-            )
+        self._samples = [
+            LabelledSample(id=_id(path), picture=place, labels=indices)
+            for path, place, indices in zip(paths, places, found.values(), strict=True)
+            if place is not None
+        ]
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -106,28 +106,52 @@ class Folder:
         """
         if self._masks is None:
             raise InputError(f"{self.name} has no masks; pass masks=, the folder that holds them")
-        return read_mask(self._masks / f"{self._samples[index].id}.png", len(self.labels))
+        path = f"{self._samples[index].id}.png"
+        found = self._masks.find(path)
+        if found is None:
+            raise InputError(f"there is no mask {path} in {self._masks.name}")
+        return read_mask(found, len(self.labels))
 
 
-def _class_folders(root: Path) -> dict[str, list[Label]]:
-    """List `root/CLASS/NAME.jpg`, sorted."""
-    folders = [p for p in _visible(root) if p.is_dir()]
+def _mask_store(place: str | Path, classes: int) -> Store:
+    if classes > MOST_CLASSES:
+        raise InputError(f"masks tell at most {MOST_CLASSES} classes apart, got {classes} classes")
+    try:
+        return open_store(place)
+    except InputError as error:
+        raise InputError(f"masks is a folder of ID.png, or shards of such: {error}") from error
+
+
+def _own_labels(root: str | Path, store: Store) -> dict[str, list[Label]]:
+    """Take the classes that lie beside the pictures, or `CLASS/NAME.jpg`, sorted."""
+    beside = store.labels()
+    if beside:
+        return beside
+    folders = _class_folders(store)
     if not folders:
         raise InputError(f"{root} holds no folders named after classes; pass labels=, a CSV file")
-    rows: dict[str, list[Label]] = {}
-    for folder in folders:
-        names = [p.name for p in _visible(folder) if p.suffix.lower() in SUFFIXES]
+    for folder, names in folders.items():
         if not names:
-            raise InputError(f"{folder} holds no pictures; expected {folder}/NAME.jpg and so on")
-        rows |= {f"{folder.name}/{name}": [folder.name] for name in names}
-    return rows
+            raise InputError(
+                f"{root}/{folder} holds no pictures; expected {root}/{folder}/NAME.jpg and so on"
+            )
+    return {f"{folder}/{name}": [folder] for folder in folders for name in folders[folder]}
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _class_folders(store: Store) -> dict[str, list[str]]:
+    """List the pictures in each folder that is not hidden, sorted."""
+    found: dict[str, list[str]] = {}
+    for path in store.paths():
+        folder, slash, name = path.partition("/")
+        if slash and not folder.startswith("."):
+            names = found.setdefault(folder, [])
+            is_picture = PurePosixPath(name).suffix.lower() in SUFFIXES
+            if "/" not in name and not name.startswith(".") and is_picture:
+                names.append(name)
+    return {folder: sorted(found[folder]) for folder in sorted(found)}
 
 
-def _names(rows: Mapping[str, Sequence[Label]], source: Path) -> tuple[str, ...]:
+def _names(rows: Mapping[str, Sequence[Label]], source: str | Path) -> tuple[str, ...]:
     found = {label for labels in rows.values() for label in labels}
     names = [label for label in found if isinstance(label, str)]
     if len(names) < len(found):
@@ -135,7 +159,5 @@ def _names(rows: Mapping[str, Sequence[Label]], source: Path) -> tuple[str, ...]
     return tuple(sorted(names))
 
 
-def _sample(root: Path, key: str, labels: tuple[int, ...], source: Path) -> LabelledSample:
-    path = inside(key, source)
-    name = PurePosixPath(path).with_suffix("").as_posix()
-    return LabelledSample(id=name, picture=root / path, labels=labels)
+def _id(path: str) -> str:
+    return PurePosixPath(path).with_suffix("").as_posix()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from attrib.datasets.labelled import IGNORE
 from attrib.errors import InputError, nearest
+from attrib.files import Stored, contents_of
 
 __all__ = [
     "MOST_CLASSES",
@@ -29,7 +29,6 @@ __all__ = [
     "class_number",
     "few",
     "inside",
-    "missing_files",
     "read_json",
     "read_label_vectors",
     "read_labels",
@@ -246,11 +245,6 @@ def class_number(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
-def missing_files(names: Iterable[str], root: Path) -> list[str]:
-    """Return those that are no files in `root`, also because no file can have such a name."""
-    return [name for name in names if not os.path.isfile(root / name)]
-
-
 def inside(name: str, source: str | Path) -> str:
     """Return a relative path with `/`; `InputError` if it is absolute or leads upwards."""
     path = PureWindowsPath(name)  # knows backslashes and drives besides what POSIX has
@@ -276,18 +270,18 @@ def few(names: Sequence[str], shown: int = 3) -> str:
     return ", ".join(islice(names, shown)) + (f" and {more} more" if more > 0 else "")
 
 
-def read_mask(path: Path, classes: int) -> UInt8[Tensor, "H W"]:
+def read_mask(path: Path | Stored, classes: int) -> UInt8[Tensor, "H W"]:
     """Read a palette or grey PNG of class numbers.
 
     Args:
-        path: The file.
+        path: The file, as it is or in a shard or at a URL.
         classes: C; values are 0 to C and 255.
 
     Raises:
         InputError: there is no such file, it is no such PNG, or has other values.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(contents_of(path))) as image:
             mode, values = image.mode, np.array(image)
     except FileNotFoundError:
         raise InputError(f"there is no mask {path}") from None

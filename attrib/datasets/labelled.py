@@ -11,6 +11,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import UInt8
 from torch import Tensor
 
+from attrib.files import Stored
+
 __all__ = ["IGNORE", "LabelledDataset", "LabelledSample", "digest"]
 
 IGNORE = 255
@@ -24,12 +26,12 @@ class LabelledSample:
     Args:
         id: Unique in the data set; names the picture's output files, so it may hold `/` but is no
             absolute path and never leads upwards.
-        picture: File to read.
+        picture: File to read, as it is or in a shard or at a URL.
         labels: Class indices from 0 without background, ascending; may be empty.
     """
 
     id: str
-    picture: Path
+    picture: Path | Stored
     labels: tuple[int, ...]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -47,7 +46,7 @@ class PerClass:
         sample = self._dataset[i]
         return BoxSample(
             id=f"{sample.id}#{self.labels[label]}",
-            picture=Path(sample.picture),
+            picture=sample.picture,
             label=label,
             boxes=self._boxes[i][label],
             mask=_of_class(self._dataset.mask(i), label) if self._masks else None,

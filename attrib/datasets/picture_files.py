@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from attrib.datasets.cub import LabelledCUB
-from attrib.datasets.folder import SUFFIXES
 from attrib.datasets.picture_sets import InMemory, PictureSet, Squashed
+from attrib.datasets.stores.places import SUFFIXES
 from attrib.errors import InputError, MissingExtraError, UnknownNameError
 from attrib.files import read_member, reading
 from attrib.images import Picture, read_image

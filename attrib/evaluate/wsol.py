@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.errors import InputError
-from attrib.evaluate.wsol_maps import MapFile, made_by, read_map, write_maps, write_origin
+from attrib.evaluate.wsol_batches import Scoring, batch_of, batches, feed, rank_of
+from attrib.evaluate.wsol_maps import MapFile, made_by, read_map, write_origin
 from attrib.explain import Explainer
 from attrib.explanation import ModelRecord
-from attrib.images import preprocess, read_image
 from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.registry import format_spec
-from attrib.surgery import dtype_of
-from attrib.types import Normalize
+from attrib.seeds import OnRay
 
 __all__ = ["evaluate_saved_maps", "evaluate_wsol", "origin_of", "rank_of"]
 
@@ -39,6 +37,7 @@ def evaluate_wsol(
     limit: int | None = None,
     every: int = 1,
     save_maps: str | Path | None = None,
+    engine: OnRay | None = None,
     progress: bool | None = False,
 ) -> dict[str, Any]:
     """Localise the labelled object of every picture once, and score it by each protocol.
@@ -52,6 +51,8 @@ def evaluate_wsol(
         limit: Score only so many pictures.
         every: Score every so many-th picture.
         save_maps: Folder to write the maps to, for `evaluate_saved_maps`.
+        engine: None for this process, or `OnRay()`: batches go to its workers, and what they count
+            is added up here. On the CPU the figures are those of one process of as many threads.
         progress: Show a bar; None for one on terminals only.
 
     Returns:
@@ -59,27 +60,24 @@ def evaluate_wsol(
         picture; documented in the JSON answers.
 
     Raises:
-        InputError: classes that the model has not, or a picture without what a protocol needs.
+        InputError: classes that the model has not, a picture without what a protocol needs, or a
+            protocol that cannot be added up, with `engine`.
     """
     chosen = _several(protocols)
     origin = origin_of(explainer, dataset)
+    scoring = Scoring(explainer=explainer, size=batch_size, engine=engine, progress=progress)
+    scoring.check(chosen)
     if save_maps is not None:
         write_origin(Path(save_maps), origin)
     best = None
     if validation is not None:
         explainer.check_labels(validation.name, validation.labels)
         best = deepcopy(chosen)
-        for batch in _explained(
-            explainer, validation, range(len(validation)), batch_size, progress
-        ):
-            _feed(best, batch)
+        scoring.run(best, validation, range(len(validation)))
     indices = _indices(dataset, every, limit)
-    ranks, started = [], time.perf_counter()
-    for batch in _explained(explainer, dataset, indices, batch_size, progress):
-        _feed(chosen, batch)
-        ranks.append(batch.rank)
-        if save_maps is not None:
-            write_maps(Path(save_maps), batch)
+    started = time.perf_counter()
+    place = None if save_maps is None else Path(save_maps)
+    ranks = scoring.run(chosen, dataset, indices, place)
     seconds = (time.perf_counter() - started) / len(indices)
     return _answer(origin, validation, chosen, best, ranks, every, seconds)
 
@@ -119,11 +117,11 @@ def evaluate_saved_maps(
         best, (place, split) = deepcopy(chosen), validation
         other = _unknown(split) | made_by(Path(place), split)
         for batch in _read(Path(place), split, range(len(split)), batch_size, progress):
-            _feed(best, replace(batch, normalize=other["normalize"]))
+            feed(best, replace(batch, normalize=other["normalize"]))
     indices = _indices(dataset, every, limit)
     ranks, started = [], time.perf_counter()
     for batch in _read(Path(folder), dataset, indices, batch_size, progress):
-        _feed(chosen, replace(batch, normalize=origin["normalize"]))
+        feed(chosen, replace(batch, normalize=origin["normalize"]))
         ranks.append(batch.rank)
     seconds = (time.perf_counter() - started) / len(indices)
     chosen_on = None if validation is None else validation[1]
@@ -165,81 +163,12 @@ def _indices(dataset: BoxDataset, every: int, limit: int | None) -> range:
     return indices
 
 
-def _feed(protocols: list[WsolProtocol], batch: WsolBatch) -> None:
-    for protocol in protocols:
-        protocol.update(batch)
-
-
-def _explained(
-    explainer: Explainer,
-    dataset: BoxDataset,
-    indices: Sequence[int],
-    size: int,
-    progress: bool | None,
-) -> Iterator[WsolBatch]:
-    for samples in _batches(dataset, indices, size, progress):
-        yield _explain(explainer, samples)
-
-
-def _batches(
-    dataset: BoxDataset, indices: Sequence[int], size: int, progress: bool | None
-) -> Iterator[list[BoxSample]]:
-    from tqdm import tqdm
-
-    show = None if progress is None else not progress
-    with tqdm(total=len(indices), disable=show, unit="picture", leave=False) as bar:
-        for start in range(0, len(indices), size):
-            batch = [dataset[i] for i in indices[start : start + size]]
-            yield batch
-            bar.update(len(batch))
-
-
-def _explain(explainer: Explainer, samples: list[BoxSample]) -> WsolBatch:
-    classifier = explainer.classifier
-    images, frames = preprocess(
-        [read_image(sample.picture) for sample in samples],
-        classifier.spec,
-        fit=explainer.fit,
-        device=classifier.device,
-        dtype=dtype_of(classifier.model),
-    )
-    labels = [sample.label for sample in samples]
-    attribution = explainer(images, labels)
-    rank = rank_of(attribution.logits, attribution.targets.label)
-    return _batch(samples, attribution.maps, frames, rank, attribution.normalize)
-
-
-def _batch(
-    samples: list[BoxSample],
-    maps: Tensor,
-    frames: Sequence[Any],
-    rank: Tensor | None,
-    normalize: Normalize = "minmax",
-) -> WsolBatch:
-    return WsolBatch(
-        ids=tuple(sample.id for sample in samples),
-        maps=maps.detach(),
-        frames=tuple(frames),
-        boxes=tuple(sample.boxes for sample in samples),
-        masks=tuple(sample.mask for sample in samples),
-        rank=rank,
-        normalize=normalize,
-    )
-
-
-def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """Count the classes that are more likely; of equals the one of lower index is."""
-    own = logits.gather(1, label[:, None])
-    before = torch.arange(logits.shape[1], device=logits.device) < label[:, None]
-    return ((logits > own) | ((logits == own) & before)).sum(1)
-
-
 def _read(
     folder: Path, dataset: BoxDataset, indices: Sequence[int], size: int, progress: bool | None
 ) -> Iterator[WsolBatch]:
     """Read maps and batch those in a row that are of one size."""
     waiting: list[tuple[BoxSample, MapFile]] = []
-    for (sample,) in _batches(dataset, indices, 1, progress):
+    for (sample,) in batches(dataset, indices, 1, progress):
         read = read_map(folder, sample)
         if waiting and (len(waiting) == size or _shape(read) != _shape(waiting[0][1])):
             yield _stack(waiting)
@@ -256,7 +185,7 @@ def _shape(read: MapFile) -> tuple[Any, ...]:
 def _stack(rows: list[tuple[BoxSample, MapFile]]) -> WsolBatch:
     reads = [read for _, read in rows]
     ranks = torch.tensor([read.rank for read in reads])
-    return _batch(
+    return batch_of(
         [sample for sample, _ in rows],
         torch.stack([read.plane for read in reads]),
         [read.frame for read in reads],
@@ -269,7 +198,7 @@ def _answer(
     validation: BoxDataset | None,
     protocols: list[WsolProtocol],
     best: list[WsolProtocol] | None,
-    ranks: list[Tensor | None],
+    ranks: Sequence[Tensor | None],
     every: int,
     seconds: float,
 ) -> dict[str, Any]:

@@ -99,6 +99,11 @@ class InfoCAMProtocol:
             self._top1.append(found & top1.cpu())
         return found
 
+    def add(self, other: InfoCAMProtocol) -> None:
+        """Add what the same protocol counted on other pictures."""
+        self._right += other._right
+        self._top1 += other._top1
+
     def result(self, validation: InfoCAMProtocol | None = None) -> dict[str, Any]:
         """Return `gt_known_loc`, and `top1_loc` where classes are known, in per cent."""
         images = sum(len(found) for found in self._right)

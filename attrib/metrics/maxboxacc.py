@@ -219,6 +219,12 @@ class MaxBoxAcc:
         self._ranked &= batch.rank is not None
         return best
 
+    def add(self, other: MaxBoxAcc) -> None:
+        """Add what the same protocol counted on other pictures."""
+        self._right += other._right
+        self._images += other._images
+        self._ranked &= other._ranked
+
     def result(self, validation: MaxBoxAcc | None = None) -> dict[str, Any]:
         """Return the shares in per cent: at the fixed, the oracle and the validated threshold."""
         places = {"fixed": [self._fixed] * len(self.ious), "oracle": self._oracle()}

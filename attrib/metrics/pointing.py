@@ -99,6 +99,10 @@ class PointingGame:
         self._hits += found
         return found
 
+    def add(self, other: PointingGame) -> None:
+        """Add what the same protocol counted on other pictures."""
+        self._hits += other._hits
+
     def result(self, validation: PointingGame | None = None) -> dict[str, Any]:
         """Return the share of hits in per cent."""
         return {

@@ -94,6 +94,11 @@ class PxAP:
         self._counts += pixel_counts(scores, truth, self.thresholds).cpu()
         self._images += len(scores)
 
+    def add(self, other: PxAP) -> None:
+        """Add what the same protocol counted on other pictures."""
+        self._counts += other._counts
+        self._images += other._images
+
     def result(self, validation: PxAP | None = None) -> dict[str, Any]:
         """Return `pxap` and IoUs at the fixed, the oracle and the validated threshold, per cent."""
         precision, recall, _ = pixel_precision_recall(self._counts)

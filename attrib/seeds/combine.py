@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from attrib.datasets.stores import TarShards
 from attrib.errors import InputError
-from attrib.files import reading, replacing
+from attrib.files import Stored, contents_of, reading, replacing
 from attrib.seeds.formats import BOX_COLUMNS
 
 __all__ = ["combine"]
@@ -19,7 +20,7 @@ def combine(folder: str | Path, out: str | Path) -> None:
     """Gather the files of the formats `rle` or `boxes` into one, ordered by picture.
 
     Args:
-        folder: Holds the files of one of the formats, also in folders of its own.
+        folder: Holds the files of one of the formats, also in folders of its own or in tars.
         out: `.json` for one list of all entries (COCO's results format for `rle`), `.csv` for a
             table of boxes; outside of `folder`.
 
@@ -37,19 +38,30 @@ def combine(folder: str | Path, out: str | Path) -> None:
         save(_entries(folder), file)
 
 
-def _entries(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    paths = [p for p in folder.rglob("*.json") if not p.name.startswith(".")]
-    if not paths:
+def _entries(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    files = _files(folder)
+    if not files:
         raise InputError(f"{folder} holds no .json file; give the folder of one format")
-    for path in sorted(paths, key=lambda p: p.relative_to(folder).as_posix()[: -len(".json")]):
-        with reading(path):
-            entries = json.loads(path.read_text(encoding="utf-8"))
+    for name in sorted(files, key=lambda name: name.removesuffix(".json")):
+        place = str(files[name])
+        with reading(place):
+            entries = json.loads(contents_of(files[name]))
             if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
                 raise InputError("a list of entries is expected")
-        yield from ((path, entry) for entry in entries)
+        yield from ((place, entry) for entry in entries)
 
 
-def _save_json(entries: Iterator[tuple[Path, dict[str, Any]]], file: IO[str]) -> None:
+def _files(folder: Path) -> dict[str, Path | Stored]:
+    """Find the files of pictures by their names, as they are or in tars."""
+    paths = [p for p in folder.rglob("*.json") if not p.name.startswith(".")]
+    files: dict[str, Path | Stored] = {p.relative_to(folder).as_posix(): p for p in paths}
+    if any(folder.glob("[!.]*.tar")):
+        shards = TarShards(folder / "*.tar")
+        files |= {name: member for name in shards.paths() if (member := shards.find(name))}
+    return files
+
+
+def _save_json(entries: Iterator[tuple[str, dict[str, Any]]], file: IO[str]) -> None:
     file.write("[")
     separator = "\n"
     for _, entry in entries:
@@ -58,10 +70,10 @@ def _save_json(entries: Iterator[tuple[Path, dict[str, Any]]], file: IO[str]) ->
     file.write("\n]\n")
 
 
-def _save_csv(entries: Iterator[tuple[Path, dict[str, Any]]], file: IO[str]) -> None:
+def _save_csv(entries: Iterator[tuple[str, dict[str, Any]]], file: IO[str]) -> None:
     table = csv.writer(file, lineterminator="\n")
     table.writerow(BOX_COLUMNS)
-    for path, entry in entries:
+    for place, entry in entries:
         if set(entry) != set(BOX_COLUMNS):
-            raise InputError(f"{path} holds no boxes; a table is made of the format 'boxes' only")
+            raise InputError(f"{place} holds no boxes; a table is made of the format 'boxes' only")
         table.writerow([entry[column] for column in BOX_COLUMNS])

@@ -13,10 +13,10 @@ from attrib.datasets.labelled import LabelledSample
 from attrib.errors import AttribError, InputError
 from attrib.methods import Method
 from attrib.models import SpatialClassifier
-from attrib.seeds.formats import Seed
+from attrib.seeds.formats import FORMATS, Seed
 from attrib.seeds.maker import SeedMaker
 from attrib.seeds.options import SeedOptions
-from attrib.seeds.output import SeedFiles
+from attrib.seeds.output import Contents, Part, SeedOutput
 
 __all__ = ["Deal", "Engine", "Local", "Outcome", "Outcomes", "SeedTask", "deal_with"]
 
@@ -38,7 +38,7 @@ class Outcome:
 
 
 Outcomes = Generator[Outcome, None, None]
-Deal = Callable[[Sequence[LabelledSample]], Outcomes]
+Deal = Callable[[Sequence[Part]], Outcomes]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +55,7 @@ class SeedTask:
     classifier: SpatialClassifier
     method: Method
     options: SeedOptions
-    files: SeedFiles
+    files: SeedOutput
 
     def maker(self) -> SeedMaker:
         """Return what makes the seeds, ready on the classifier's device."""
@@ -77,9 +77,9 @@ class Engine(Protocol):
         """Get ready for a task, and find out here what is wrong with it; nothing is written yet.
 
         Returns:
-            A function that makes and writes the seeds of samples and yields the outcome of each,
-            once, when it is there, in any order. To stop it early, close the generator. It raises
-            an OSError where a file cannot be written.
+            A function that makes and writes the seeds of parts and yields the outcome of each
+            picture, once, when its part is there, in any order. To stop it early, close the
+            generator. It raises an OSError where a file cannot be written.
 
         Raises:
             AttribError: the task or the engine cannot be used as given.
@@ -109,13 +109,11 @@ class Local:
         return partial(deal_with, maker=task.maker(), files=task.files, readers=self.readers)
 
 
-def deal_with(
-    samples: Sequence[LabelledSample], maker: SeedMaker, files: SeedFiles, readers: int
-) -> Outcomes:
+def deal_with(parts: Sequence[Part], maker: SeedMaker, files: SeedOutput, readers: int) -> Outcomes:
     """Make and write seeds in order, reading and writing in threads beside the model.
 
     Args:
-        samples: The pictures.
+        parts: The pictures.
         maker: Makes a seed.
         files: Takes it.
         readers: Threads that read ahead.
@@ -127,15 +125,17 @@ def deal_with(
         OSError: a file cannot be written.
     """
     reading, writing = ThreadPoolExecutor(readers), ThreadPoolExecutor(1)
-    waiting: deque[Future[Outcome]] = deque()
+    waiting: deque[Future[list[Outcome]]] = deque()
+    write = _Writer(files, parts)
+    samples = [sample for part in parts for sample in part.samples]
     try:
         for sample, read in _ahead(reading, maker.read, samples, 2 * readers):
             made = _made(maker, sample, read)
-            waiting.append(writing.submit(_written, made, files))
+            waiting.append(writing.submit(write, made))
             while waiting and (waiting[0].done() or len(waiting) > PENDING):
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
         reading.shutdown(cancel_futures=True)
         writing.shutdown(cancel_futures=True)
@@ -150,11 +150,31 @@ def _made(maker: SeedMaker, sample: LabelledSample, read: Future[Any]) -> Seed |
         return Outcome(id=sample.id, error=" ".join(str(error).split()) or type(error).__name__)
 
 
-def _written(made: Seed | Outcome, files: SeedFiles) -> Outcome:
-    if isinstance(made, Outcome):
-        return made
-    files.write(made)
-    return Outcome(id=made.id)
+class _Writer:
+    """Takes what was made of the pictures, in order, and writes a part once all of it is there."""
+
+    def __init__(self, files: SeedOutput, parts: Sequence[Part]) -> None:
+        self._files, self._parts = files, iter(parts)
+        self._part: Part | None = None
+        self._contents: dict[str, Contents] = {}
+        self._outcomes: list[Outcome] = []
+
+    def __call__(self, made: Seed | Outcome) -> list[Outcome]:
+        """Return the outcomes of a part when it is written, else none yet."""
+        part = self._part = self._part or next(self._parts)
+        if isinstance(made, Seed):
+            self._contents[made.id] = self._encoded(made)
+        self._outcomes.append(made if isinstance(made, Outcome) else Outcome(id=made.id))
+        if len(self._outcomes) < len(part.samples):
+            return []
+        self._files.write(part.number, self._contents)
+        done, self._part, self._contents, self._outcomes = self._outcomes, None, {}, []
+        return done
+
+    def _encoded(self, seed: Seed) -> Contents:
+        return {
+            name: FORMATS[name].encode(seed, self._files.naming) for name in self._files.formats
+        }
 
 
 def _ahead(

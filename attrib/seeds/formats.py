@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attrib.errors import InputError, MissingExtraError
-from attrib.files import array_header, read_arrays, reading, replacing
+from attrib.files import Stored, array_header, contents_of, read_arrays, reading, replacing
 from attrib.seeds.label_png import label_image
 from attrib.seeds.maps import SeedMaps
 
@@ -106,8 +106,8 @@ class Format:
         with replacing(path) as temporary:
             temporary.write_bytes(contents)
 
-    def read(self, path: str | Path, *, allow_pickle: bool = False) -> SeedMaps:
-        """Read the maps of a file, on the CPU in single precision.
+    def read(self, path: str | Path | Stored, *, allow_pickle: bool = False) -> SeedMaps:
+        """Read the maps of a file, also in a shard, on the CPU in single precision.
 
         Raises:
             InputError: the file is missing, damaged or pickled without `allow_pickle`, or the
@@ -120,8 +120,8 @@ class Format:
                 f"{path} is a pickle, which can run any code; pass allow_pickle=True if you trust "
                 "its maker, or use the format 'npz'"
             )
-        with reading(path), open(path, "rb") as stream:
-            return self.decode(stream)
+        with reading(str(path)):
+            return self.decode(io.BytesIO(contents_of(path)))
 
 
 # Writing

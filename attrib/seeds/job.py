@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
+from attrib.datasets.labelled import LabelledDataset, digest
 from attrib.errors import InputError, ModelError
 from attrib.explain import Explainer
 from attrib.files import writing
@@ -26,7 +26,7 @@ from attrib.seeds.engine import Deal, Engine, Local, Outcome, SeedTask
 from attrib.seeds.formats import Naming
 from attrib.seeds.maker import views_of
 from attrib.seeds.options import SeedOptions
-from attrib.seeds.output import SeedFiles
+from attrib.seeds.output import Part, SeedFiles, SeedOutput, SeedShards
 from attrib.seeds.pool import pool_of
 
 __all__ = ["SeedReport", "make_seeds"]
@@ -62,6 +62,7 @@ def make_seeds(
     options: SeedOptions | None = None,
     *,
     shard: tuple[int, int] = (1, 1),
+    pack: int | None = None,
     engine: Engine | None = None,
     progress: bool | None = False,
 ) -> SeedReport:
@@ -69,14 +70,17 @@ def make_seeds(
 
     A file is whole or not there, so that a run that is killed at any moment and repeated gives the
     same files as one that was not. Under `out` there is a folder per format, `job.json` with what
-    the job is, and `journal/` with what became of each picture.
+    the job is, and `journal/` with what became of each picture. What is in a tar is written at
+    once, and made again at once by a run after one that was killed before.
 
     Args:
         explainer: Model and method.
         dataset: Pictures with classes.
         out: Folder; made if absent. It takes one job only.
         options: What to make.
-        shard: `(i, n)`: every n-th picture from the i-th on, counted from 1.
+        shard: `(i, n)`: every n-th picture from the i-th on, counted from 1; of tars with `pack`.
+        pack: Write the files of so many pictures in a row as one tar per format; None for a file
+            per picture.
         engine: Where the work is done: `Local()`, this process, if left, or `OnRay()`; see there
             about equal bytes.
         progress: Show a bar; None for one on terminals only.
@@ -92,17 +96,17 @@ def make_seeds(
         classifier=explainer.classifier,
         method=_with_pool(explainer, dataset),
         options=options,
-        files=_files(dataset, out, options),
+        files=_files(dataset, out, options, pack),
     )
     deal = engine.ready(task)
     index, count = shard
     with writing(out):
-        claim(out, _facts(explainer, dataset, options, engine))
+        claim(out, _facts(explainer, dataset, options, engine, pack))
         journal = Journal(out, f"{index}-of-{count}")
         with journal.open():
             work = _Work(deal, task.files, journal)
             started = time.perf_counter()
-            work.run([dataset[i] for i in range(index - 1, len(dataset), count)], progress)
+            work.run(_parts(dataset, task.files.together)[index - 1 :: count], progress)
             seconds = time.perf_counter() - started
         complete = _finish(dataset, out, options, journal)
     return SeedReport(
@@ -113,26 +117,37 @@ def make_seeds(
 class _Work:
     """One run over one shard."""
 
-    def __init__(self, deal: Deal, files: SeedFiles, journal: Journal) -> None:
+    def __init__(self, deal: Deal, files: SeedOutput, journal: Journal) -> None:
         self._deal, self._files, self._journal = deal, files, journal
         self._in_a_row = 0
         self.made = self.kept = 0
         self.failed: dict[str, str] = {}
 
-    def run(self, samples: Sequence[LabelledSample], progress: bool | None) -> None:
+    def run(self, parts: Sequence[Part], progress: bool | None) -> None:
         """Deal with every picture that is not done yet."""
         from tqdm import tqdm
 
-        known = self._journal.read()
-        todo = [s for s in samples if not (_done(known.get(s.id)) and self._files.whole(s.id))]
-        self.kept = len(samples) - len(todo)
-        self._files.clean({sample.id for sample in todo})
+        todo = self._todo(parts)
+        total = sum(len(part.samples) for part in parts)
+        self.kept = total - sum(len(part.samples) for part in todo)
+        self._files.clean(todo)
         show = None if progress is None else not progress
-        bar = tqdm(total=len(samples), initial=self.kept, disable=show, unit="picture")
+        bar = tqdm(total=total, initial=self.kept, disable=show, unit="picture")
         with bar, closing(self._deal(todo)) as outcomes:
             for outcome in outcomes:
                 self._note(outcome)
                 bar.update()
+
+    def _todo(self, parts: Sequence[Part]) -> list[Part]:
+        """Leave out of each part what is done and still there."""
+        known, todo = self._journal.read(), []
+        for part in parts:
+            done = tuple(s for s in part.samples if _done(known.get(s.id)))
+            kept = self._files.whole(replace(part, samples=done)) if done else set()
+            left = tuple(s for s in part.samples if s.id not in kept)
+            if left:
+                todo.append(replace(part, samples=left))
+        return todo
 
     def _note(self, outcome: Outcome) -> None:
         """Write down what became of a picture; give up when nothing works."""
@@ -170,9 +185,23 @@ def _check(explainer: Explainer, dataset: LabelledDataset, shard: tuple[int, int
         seen.add(name)
 
 
-def _files(dataset: LabelledDataset, out: Path, options: SeedOptions) -> SeedFiles:
+def _parts(dataset: LabelledDataset, together: int) -> list[Part]:
+    """Divide a data set into what is written at once."""
+    samples = [dataset[i] for i in range(len(dataset))]
+    starts = range(0, len(samples), together)
+    return [
+        Part(number=number, samples=tuple(samples[start : start + together]))
+        for number, start in enumerate(starts)
+    ]
+
+
+def _files(
+    dataset: LabelledDataset, out: Path, options: SeedOptions, pack: int | None
+) -> SeedOutput:
     naming = Naming(labels=dataset.labels, category_ids=dataset.category_ids)
-    return SeedFiles(out=out, formats=options.formats, naming=naming)
+    if pack is None:
+        return SeedFiles(out=out, formats=options.formats, naming=naming)
+    return SeedShards(out=out, formats=options.formats, naming=naming, together=pack)
 
 
 def _with_pool(explainer: Explainer, dataset: LabelledDataset) -> Method:
@@ -190,7 +219,11 @@ def _with_pool(explainer: Explainer, dataset: LabelledDataset) -> Method:
 
 
 def _facts(
-    explainer: Explainer, dataset: LabelledDataset, options: SeedOptions, engine: Engine
+    explainer: Explainer,
+    dataset: LabelledDataset,
+    options: SeedOptions,
+    engine: Engine,
+    pack: int | None,
 ) -> dict[str, Any]:
     """Everything that the bytes of the results depend on."""
     classifier = explainer.classifier
@@ -210,7 +243,7 @@ def _facts(
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in chosen.items()},
         "device": engine.device_type(classifier),
         "versions": {name: version(name) for name in VERSIONS},
-    }
+    } | ({} if pack is None else {"pack": pack})
 
 
 def _finish(dataset: LabelledDataset, out: Path, options: SeedOptions, journal: Journal) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from attrib.errors import InputError
-from attrib.files import reading
+from attrib.files import Stored, contents_of, reading
 
 __all__ = ["label_image", "read_label_png"]
 
@@ -23,13 +24,16 @@ def label_image(label: UInt8[Tensor, "H W"]) -> Image.Image:
     return image
 
 
-def read_label_png(path: str | Path) -> UInt8[Tensor, "H W"]:
+def read_label_png(path: str | Path | Stored) -> UInt8[Tensor, "H W"]:
     """Read the indices of a label image: 0 background, the class + 1, 255 ignored or uncertain.
 
     Raises:
         InputError: the file is missing, damaged, or holds colours.
     """
-    with reading(path), Image.open(path, formats=["PNG"]) as image:
+    with (
+        reading(str(path)),
+        Image.open(io.BytesIO(contents_of(path)), formats=["PNG"]) as image,
+    ):
         if image.mode not in ("P", "L"):
             raise InputError(
                 f"a label image has one 8-bit index per pixel (mode P or L), this has mode "

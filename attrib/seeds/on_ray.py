@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
-
-from attrib.datasets.labelled import LabelledSample
-from attrib.errors import InputError, MissingExtraError, ModelError
+from attrib.cluster import Answer, Crew, Work, imported
+from attrib.errors import InputError
 from attrib.models import SpatialClassifier
 from attrib.seeds.engine import Deal, Outcome, Outcomes, SeedTask, deal_with
+from attrib.seeds.output import Part
 
-__all__ = ["OnRay"]
+__all__ = ["OnRay", "placed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +32,8 @@ class OnRay:
             those of `Local` in a process of as many threads.
         gpus: GPUs per actor: 1, or less for several actors on one; 0 computes on the CPU.
         readers: Threads per actor that read pictures ahead.
-        batch: Pictures given to an actor at a time; so many are done again when it dies.
+        batch: Pictures given to an actor at a time, at least; so many are done again when it dies.
+            What is written at once is given at once.
     """
 
     workers: int = 1
@@ -75,147 +72,69 @@ class OnRay:
         Raises:
             MissingExtraError: Ray is not installed.
         """
-        _imported()
+        imported()
         task.maker()
         return partial(self._run, task)
 
-    def _run(self, task: SeedTask, samples: Sequence[LabelledSample]) -> Outcomes:
-        if not samples:
-            return
-        ids = {sample.id for sample in samples}
-        due = set(ids)
-        with self._cluster() as ray, _failures(ray):
-            sent = _sent(ray, task)  # held here, so that an actor can be started again
-            for row in self._rows(ray, sent, samples):
-                if row["broken"]:
-                    raise OSError(row["broken"])
-                if row["id"] in due:
-                    due.remove(row["id"])
-                    yield Outcome(id=row["id"], error=row["error"])
-        task.files.clean(ids)  # what a worker that died was writing
-        if due:
-            raise ModelError(
-                f"Ray lost {len(due)} pictures, one of them {min(due)}; repeat the job"
-            )
+    def answers(self, work: Work, hands: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Deal any work to the actors, see `Crew.answers`."""
+        return Crew(workers=self.workers, cpus=self.cpus, gpus=self.gpus).answers(work, hands)
 
-    def _rows(
-        self, ray: Any, sent: Any, samples: Sequence[LabelledSample]
-    ) -> Iterator[dict[str, str]]:
-        rows = [{"sample": pickle.dumps(sample)} for sample in samples]
-        batch = min(self.batch, _parts(len(rows), self.workers))
-        count = _parts(len(rows), batch)
-        blocks = ray.data.from_items(rows, override_num_blocks=count)
-        blocks.context.enable_progress_bars = False  # the job shows its own
-        done = blocks.map_batches(
-            _Worker,
-            fn_constructor_args=(sent, self.cpus, self.readers),
-            batch_size=batch,
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, count)),
-            num_cpus=self.cpus,
-            num_gpus=self.gpus,
-        )
-        for block in done.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pandas"):
-            yield from block.to_dict("records")
-
-    @contextmanager
-    def _cluster(self) -> Iterator[Any]:
-        """Be connected to a cluster, and leave it if this connected to it."""
-        ray = _imported()
-        if ray.is_initialized():
-            yield ray
-            return
-        try:
-            self._connect(ray)
-            yield ray
-        finally:
-            ray.shutdown()
-
-    def _connect(self, ray: Any) -> None:
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            try:
-                ray.init(logging_level="WARNING")
-            except (ConnectionError, ValueError) as error:
-                raise InputError(f"no Ray cluster at RAY_ADDRESS={address}: {error}") from error
-            return
-        ray.init(
-            address="local",
-            num_cpus=self.workers * self.cpus,
-            include_dashboard=False,
-            logging_level="WARNING",
-        )
-        gpus = ray.cluster_resources().get("GPU", 0)
-        if gpus < self.workers * self.gpus:
-            raise InputError(
-                f"{self.workers} workers with {self.gpus:g} GPUs each need more than the {gpus:g} "
-                "of this machine; set RAY_ADDRESS for a cluster, or ask for less"
-            )
+    def _run(self, task: SeedTask, parts: Sequence[Part]) -> Outcomes:
+        pictures = sum(len(part.samples) for part in parts)
+        hands = _hands(parts, min(self.batch, max(1, -(-pictures // self.workers))))
+        work = _SeedWork(task=task, readers=self.readers)
+        for _, (outcomes, broken) in self.answers(work, hands):
+            yield from outcomes
+            if broken:
+                raise OSError(broken)
+        task.files.clean(parts)  # what a worker that died was writing
 
 
-def _imported() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise MissingExtraError("Ray Data", "ray") from None
-    return ray
+def _hands(parts: Sequence[Part], size: int) -> list[list[Part]]:
+    """Put parts together until they are so many pictures."""
+    hands: list[list[Part]] = []
+    held = size
+    for part in parts:
+        if held >= size:
+            hands.append([])
+            held = 0
+        hands[-1].append(part)
+        held += len(part.samples)
+    return hands
 
 
-class _Worker:
-    """An actor with a model of its own.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _SeedWork:
+    """A task for actors.
 
     Args:
-        sent: Reference to the pickled task.
-        cpus: Threads that torch may use.
-        readers: Threads that read ahead.
+        task: What to do.
+        readers: Threads per actor that read ahead.
     """
 
-    def __init__(self, sent: Any, cpus: int, readers: int) -> None:
-        import ray
+    task: SeedTask
+    readers: int
 
-        torch.set_num_threads(cpus)
-        task = _placed(pickle.loads(ray.get(sent)), on_gpu=bool(ray.get_gpu_ids()))
-        self._maker, self._files, self._readers = task.maker(), task.files, readers
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Take pickled samples, give columns of outcomes; `broken` says why writing failed."""
-        samples = [pickle.loads(sample) for sample in batch["sample"]]
-        outcomes, broken = [], ""
-        try:
-            for outcome in deal_with(samples, self._maker, self._files, self._readers):
-                outcomes.append(outcome)
-        except OSError as error:
-            outcomes, broken = [*outcomes, Outcome(id="")], str(error)
-        return {
-            "id": [outcome.id for outcome in outcomes],
-            "error": [outcome.error for outcome in outcomes],
-            "broken": [*[""] * (len(outcomes) - 1), broken],
-        }
+    def ready(self, *, on_gpu: bool) -> Answer:
+        """Bring the model to the GPU."""
+        task = replace(self.task, classifier=placed(self.task.classifier, on_gpu=on_gpu))
+        return partial(_dealt, task, task.maker(), self.readers)
 
 
-def _parts(whole: int, size: int) -> int:
-    return -(-whole // size)
-
-
-def _placed(task: SeedTask, *, on_gpu: bool) -> SeedTask:
-    if not on_gpu:
-        return task
-    model = task.classifier.model.to("cuda")  # this actor's own copy, and the only GPU it sees
-    return replace(task, classifier=task.classifier.of(model))
-
-
-def _sent(ray: Any, task: SeedTask) -> Any:
+def _dealt(
+    task: SeedTask, maker: Any, readers: int, parts: Sequence[Part]
+) -> tuple[list[Outcome], str]:
+    """Give the outcomes of some parts, and why writing failed, if it did."""
+    outcomes = []
     try:
-        packed = ray.cloudpickle.dumps(task)
-    except (TypeError, AttributeError, RuntimeError, pickle.PicklingError) as error:
-        raise ModelError(f"the model cannot be pickled and sent to workers: {error}") from error
-    return ray.put(packed)
+        for outcome in deal_with(parts, maker, task.files, readers):
+            outcomes.append(outcome)
+    except OSError as error:
+        return outcomes, str(error)
+    return outcomes, ""
 
 
-@contextmanager
-def _failures(ray: Any) -> Iterator[None]:
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        cause = str(error).strip().splitlines()[-1]
-        raise ModelError(f"a worker failed: {cause}. What is done is kept") from error
+def placed(classifier: SpatialClassifier, *, on_gpu: bool) -> SpatialClassifier:
+    """Bring an actor's own copy of a model to the only GPU that it sees, if it has one."""
+    return classifier.of(classifier.model.to("cuda")) if on_gpu else classifier

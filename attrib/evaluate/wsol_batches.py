@@ -1,0 +1,196 @@
+"""A data set's pictures, batch by batch, to protocols: in this process or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attrib.cluster import Answer
+from attrib.datasets.samples import BoxDataset, BoxSample
+from attrib.errors import InputError
+from attrib.evaluate.wsol_maps import write_maps
+from attrib.explain import Explainer
+from attrib.images import preprocess, read_image
+from attrib.metrics import WsolBatch, WsolProtocol
+from attrib.models import SpatialClassifier
+from attrib.seeds import OnRay
+from attrib.seeds.on_ray import placed
+from attrib.surgery import dtype_of
+from attrib.types import Normalize
+
+__all__ = ["Scoring", "batch_of", "batches", "feed", "rank_of"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scoring:
+    """How a data set is gone through.
+
+    Args:
+        explainer: Model and method.
+        size: Pictures per batch.
+        engine: Whose workers do it; None for this process.
+        progress: Show a bar; None for one on terminals only.
+    """
+
+    explainer: Explainer
+    size: int
+    engine: OnRay | None
+    progress: bool | None
+
+    def check(self, protocols: Sequence[WsolProtocol]) -> None:
+        """Raise `InputError` if the engine cannot take the model or the protocols."""
+        if self.engine is None:
+            return
+        self.engine.device_type(self.explainer.classifier)
+        for protocol in protocols:
+            if not hasattr(protocol, "add"):
+                raise InputError(
+                    f"the protocol {protocol.name!r} cannot be added up over workers; give it a "
+                    "method add(other), or score in one process"
+                )
+
+    def run(
+        self,
+        protocols: Sequence[WsolProtocol],
+        dataset: BoxDataset,
+        indices: Sequence[int],
+        save_maps: Path | None = None,
+    ) -> list[Int[Tensor, " b"]]:
+        """Feed every picture of those indices to the protocols, and return the ranks by batch."""
+        if self.engine is not None:
+            return self._on(self.engine, protocols, dataset, indices, save_maps)
+        return [
+            _score(_explain(self.explainer, samples), protocols, save_maps)
+            for samples in batches(dataset, indices, self.size, self.progress)
+        ]
+
+    def _on(
+        self,
+        engine: OnRay,
+        protocols: Sequence[WsolProtocol],
+        dataset: BoxDataset,
+        indices: Sequence[int],
+        save_maps: Path | None,
+    ) -> list[Int[Tensor, " b"]]:
+        work = _WsolWork(
+            classifier=self.explainer.classifier,
+            method=self.explainer.method,
+            fit=self.explainer.fit,
+            dataset=dataset,
+            protocols=tuple(deepcopy(protocols)),
+            save_maps=save_maps,
+        )
+        hands = [indices[at : at + self.size] for at in range(0, len(indices), self.size)]
+        ranks = []
+        with _bar(len(indices), self.progress) as bar:
+            for index, (fed, rank) in engine.answers(work, hands):
+                for protocol, other in zip(protocols, fed, strict=True):
+                    protocol.add(other)  # type: ignore[attr-defined]  # has been asked for
+                ranks.append(rank)
+                bar.update(len(hands[index]))
+        return ranks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _WsolWork:
+    """What workers do; see `Scoring`. The protocols are fresh."""
+
+    classifier: SpatialClassifier
+    method: Any
+    fit: Any
+    dataset: BoxDataset
+    protocols: tuple[WsolProtocol, ...]
+    save_maps: Path | None
+
+    def ready(self, *, on_gpu: bool) -> Answer:
+        """Bring the model to the GPU; a hand is the indices of one batch."""
+        classifier = placed(self.classifier, on_gpu=on_gpu)
+        explainer = Explainer(classifier, self.method, fit=self.fit)
+
+        def answer(indices: Sequence[int]) -> tuple[tuple[WsolProtocol, ...], Tensor]:
+            fed = deepcopy(self.protocols)
+            batch = _explain(explainer, [self.dataset[i] for i in indices])
+            return fed, _score(batch, fed, self.save_maps).cpu()
+
+        return answer
+
+
+def batches(
+    dataset: BoxDataset, indices: Sequence[int], size: int, progress: bool | None
+) -> Iterator[list[BoxSample]]:
+    """Go through the samples of those indices, so many at a time."""
+    with _bar(len(indices), progress) as bar:
+        for start in range(0, len(indices), size):
+            samples = [dataset[i] for i in indices[start : start + size]]
+            yield samples
+            bar.update(len(samples))
+
+
+def _bar(total: int, progress: bool | None) -> Any:
+    from tqdm import tqdm
+
+    show = None if progress is None else not progress
+    return tqdm(total=total, disable=show, unit="picture", leave=False)
+
+
+def feed(protocols: Sequence[WsolProtocol], batch: WsolBatch) -> None:
+    """Score a batch by each protocol."""
+    for protocol in protocols:
+        protocol.update(batch)
+
+
+def _score(
+    batch: WsolBatch, protocols: Sequence[WsolProtocol], save_maps: Path | None
+) -> Int[Tensor, " b"]:
+    feed(protocols, batch)
+    if save_maps is not None:
+        write_maps(save_maps, batch)
+    return batch.rank  # type: ignore[return-value]  # it is known of maps that were just made
+
+
+def _explain(explainer: Explainer, samples: Sequence[BoxSample]) -> WsolBatch:
+    classifier = explainer.classifier
+    images, frames = preprocess(
+        [read_image(sample.picture) for sample in samples],
+        classifier.spec,
+        fit=explainer.fit,
+        device=classifier.device,
+        dtype=dtype_of(classifier.model),
+    )
+    labels = [sample.label for sample in samples]
+    attribution = explainer(images, labels)
+    rank = rank_of(attribution.logits, attribution.targets.label)
+    return batch_of(samples, attribution.maps, frames, rank, attribution.normalize)
+
+
+def batch_of(
+    samples: Sequence[BoxSample],
+    maps: Float[Tensor, "n u v"],
+    frames: Sequence[Any],
+    rank: Int[Tensor, " n"] | None,
+    normalize: Normalize = "minmax",
+) -> WsolBatch:
+    """Put maps beside what is known of their pictures."""
+    return WsolBatch(
+        ids=tuple(sample.id for sample in samples),
+        maps=maps.detach(),
+        frames=tuple(frames),
+        boxes=tuple(sample.boxes for sample in samples),
+        masks=tuple(sample.mask for sample in samples),
+        rank=rank,
+        normalize=normalize,
+    )
+
+
+def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """Count the classes that are more likely; of equals the one of lower index is."""
+    own = logits.gather(1, label[:, None])
+    before = torch.arange(logits.shape[1], device=logits.device) < label[:, None]
+    return ((logits > own) | ((logits == own) & before)).sum(1)
