@@ -25,7 +25,9 @@ class Outcome:
     """What became of one method on one picture.
 
     Args:
-        scores: By metric, means over the picture's classes; NaN where a map has no score.
+        scores: By metric, means over the picture's classes; NaN where a map has no score. Where a
+            threshold is chosen, at the picture's own best.
+        rows: By metric that needs true objects, what the picture contributes to its score.
         notes: By metric, why it could not be computed.
         seconds: To explain the picture, its share of a batch; 0 if that failed.
         peak_bytes: Most memory that the batch took on the GPU; None elsewhere.
@@ -34,6 +36,7 @@ class Outcome:
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
+    rows: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     peak_bytes: int | None = None
@@ -106,12 +109,14 @@ class PictureRecord:
 
 def _outcome_dict(outcome: Outcome) -> dict[str, Any]:
     scores = {k: v if math.isfinite(v) else None for k, v in outcome.scores.items()}
-    return {**vars(outcome), "scores": scores, "notes": dict(outcome.notes)}
+    rows = {k: [int(v) for v in row] for k, row in outcome.rows.items()}
+    return {**vars(outcome), "scores": scores, "rows": rows, "notes": dict(outcome.notes)}
 
 
 def _outcome(data: Mapping[str, Any]) -> Outcome:
     scores = {k: math.nan if v is None else v for k, v in data["scores"].items()}
-    return Outcome(**{**data, "scores": scores})
+    rows = {k: tuple(map(float, row)) for k, row in data["rows"].items()}
+    return Outcome(**{**data, "scores": scores, "rows": rows})
 
 
 def _shown_dict(shown: Shown) -> dict[str, Any]:

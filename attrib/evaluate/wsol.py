@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from attrib.datasets.samples import BoxDataset, BoxSample
@@ -20,11 +19,12 @@ from attrib.explain import Explainer
 from attrib.explanation import ModelRecord
 from attrib.images import preprocess, read_image
 from attrib.metrics import WsolBatch, WsolProtocol
+from attrib.metrics.wsol_batch import rank_of
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
 from attrib.types import Normalize
 
-__all__ = ["evaluate_saved_maps", "evaluate_wsol", "origin_of", "rank_of"]
+__all__ = ["evaluate_saved_maps", "evaluate_wsol"]
 
 SCHEMA = "attrib.wsol/2"
 
@@ -62,7 +62,7 @@ def evaluate_wsol(
         InputError: classes that the model has not, or a picture without what a protocol needs.
     """
     chosen = _several(protocols)
-    origin = origin_of(explainer, dataset)
+    origin = _origin(explainer, dataset)
     if save_maps is not None:
         write_origin(Path(save_maps), origin)
     best = None
@@ -138,7 +138,7 @@ def _several(protocols: WsolProtocol | Sequence[WsolProtocol]) -> list[WsolProto
     return several
 
 
-def origin_of(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
+def _origin(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
     """Say what makes maps, and of what; the classes must be the model's."""
     explainer.check_labels(dataset.name, dataset.labels)
     classifier = explainer.classifier
@@ -225,13 +225,6 @@ def _batch(
         rank=rank,
         normalize=normalize,
     )
-
-
-def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """Count the classes that are more likely; of equals the one of lower index is."""
-    own = logits.gather(1, label[:, None])
-    before = torch.arange(logits.shape[1], device=logits.device) < label[:, None]
-    return ((logits > own) | ((logits == own) & before)).sum(1)
 
 
 def _read(
