@@ -2,7 +2,7 @@
 
 `python benchmarks/peer_cams.py` makes the maps of one batch by attrib and by each library that is
 installed (`pip install grad-cam torchcam`), says how alike they are and what each takes of one
-processor once it is set up; `--json FILE` keeps the figures. Maps are brought to the peer's size and
+processor once set up; `--json FILE` keeps the figures. Maps are brought to the peer's size and
 to 0 .. 1, as peers scale theirs. The weights are random; the peers run as their own documentation
 shows. Where a peer computes something else, attrib's map is made that way too, and compared again.
 """

@@ -41,6 +41,7 @@ class Item:
         id: Unique.
         picture: Read.
         classes: To explain; None for the most likely one.
+        labels: Its own classes, where they are known.
         truth: Its one class and where the objects of that are; None if not known.
         shown: Keep what a report shows.
     """
@@ -48,6 +49,7 @@ class Item:
     id: str
     picture: Picture
     classes: tuple[int, ...] | None
+    labels: tuple[int, ...]
     truth: BoxSample | None
     shown: bool
 
@@ -222,6 +224,8 @@ def _shown(subject: Subject, item: Item, batch: _Batch, trials: dict[str, _Trial
             for key, trial in trials.items()
             if trial.maps is not None and len(rows)
         },
+        truth=tuple(map(name, item.labels)),
+        boxes=() if item.truth is None else tuple(map(tuple, item.truth.boxes.tolist())),
     )
 
 

@@ -66,6 +66,8 @@ class Shown:
         target: Name of the class explained; the first of several.
         top: Names and probabilities of the most likely classes.
         maps: By method; those that made one.
+        truth: Names of the picture's own classes, where they are known.
+        boxes: Half-open `x0 y0 x1 y1`, source pixels, of its true objects, where they are known.
     """
 
     pixels: UInt8[Tensor, "3 h w"]
@@ -73,6 +75,8 @@ class Shown:
     target: str
     top: tuple[tuple[str, float], ...]
     maps: Mapping[str, SmallMap]
+    truth: tuple[str, ...] = ()
+    boxes: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,6 +133,8 @@ def _shown_dict(shown: Shown) -> dict[str, Any]:
         "target": shown.target,
         "top": [list(pair) for pair in shown.top],
         "maps": {name: _map_dict(small.values) for name, small in shown.maps.items()},
+        "truth": list(shown.truth),
+        "boxes": [list(box) for box in shown.boxes],
     }
 
 
@@ -145,6 +151,8 @@ def _shown(data: Mapping[str, Any]) -> Shown:
         target=data["target"],
         top=tuple((name, probability) for name, probability in data["top"]),
         maps={name: _map(small) for name, small in data["maps"].items()},
+        truth=tuple(data["truth"]),
+        boxes=tuple(map(tuple, data["boxes"])),
     )
 
 

@@ -184,6 +184,7 @@ def _read(batch: Sequence[Source], kept: set[str]) -> tuple[list[Item], dict[str
                 id=source.id,
                 picture=picture,
                 classes=source.classes,
+                labels=source.labels,
                 truth=source.sample() if source.sample else None,
                 shown=source.id in kept,
             )

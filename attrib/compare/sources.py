@@ -28,6 +28,7 @@ class Source:
         id: Unique.
         picture: To read.
         classes: To explain; None for the most likely one.
+        labels: Its own classes, where they are known.
         boxes: Those of its objects, as text.
         sample: Reads its objects.
         kept: Its id says which picture it is also tomorrow.
@@ -36,6 +37,7 @@ class Source:
     id: str
     picture: PictureLike
     classes: tuple[int, ...] | None
+    labels: tuple[int, ...] = ()
     boxes: str = ""
     sample: Callable[[], BoxSample] | None = None
     kept: bool = True
@@ -43,7 +45,7 @@ class Source:
     @property
     def mark(self) -> str:
         """Sixteen hex digits that change with its classes and its objects."""
-        known = f"{self.classes} {self.boxes}"
+        known = f"{self.classes} {self.labels} {self.boxes}"
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
@@ -107,26 +109,33 @@ def _of_dataset(
     if targets not in (None, "predicted", "true"):
         raise InputError(f"for a data set targets are 'predicted' or 'true', got {targets!r}")
     true = targets == "true"
-    if true:
+    try:
         check_labels(subject.classifier, dataset.name, dataset.labels)
+        named = True
+    except InputError:
+        if true:
+            raise
+        named = False  # other classes than the model's: nothing says whether it is right
     chosen = range(len(dataset))[::every][:limit]
     if isinstance(dataset, LabelledDataset):
-        sources = [_of_labelled(dataset[i], true) for i in chosen]
+        sources = [_of_labelled(dataset[i], true, named) for i in chosen]
     else:
-        sources = [_of_boxes(dataset, i, true) for i in chosen]
+        sources = [_of_boxes(dataset, i, true, named) for i in chosen]
     return dataset.name, sources, "true" if true else "predicted"
 
 
-def _of_labelled(sample: LabelledSample, true: bool) -> Source:
-    return Source(id=sample.id, picture=sample.picture, classes=sample.labels if true else None)
+def _of_labelled(sample: LabelledSample, true: bool, named: bool) -> Source:
+    classes, known = sample.labels if true else None, sample.labels if named else ()
+    return Source(id=sample.id, picture=sample.picture, classes=classes, labels=known)
 
 
-def _of_boxes(dataset: BoxDataset, index: int, true: bool) -> Source:
+def _of_boxes(dataset: BoxDataset, index: int, true: bool, named: bool) -> Source:
     sample = dataset[index]
     return Source(
         id=sample.id,
         picture=sample.picture,
         classes=(sample.label,) if true else None,
+        labels=(sample.label,) if named else (),
         boxes=str(sample.boxes.tolist()),
         sample=partial(dataset.__getitem__, index),  # again when its turn comes: masks are large
     )
