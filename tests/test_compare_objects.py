@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import attrib
 from attrib.cli import app
+from attrib.compare import PictureRecord
 from attrib.compare.table import RESAMPLES
 from attrib.datasets import Scenes, ScenesWithBoxes
 from attrib.errors import InputError, SpecError, UnknownNameError
@@ -113,6 +114,27 @@ def test_faithfulness_of_a_data_set_of_objects():
     )
     assert [r.shown.target for r in true.pictures] == [data.labels[data[i].label] for i in range(3)]
     assert likely.targets == "predicted"
+    for shown, i in ((r.shown, i) for c in (true, likely) for i, r in enumerate(c.pictures)):
+        assert shown.truth == (data.labels[data[i].label],)
+        assert shown.boxes == tuple(map(tuple, data[i].boxes.tolist()))
+    line = json.loads(json.dumps(true.pictures[0].to_dict()))
+    again = PictureRecord.from_dict(true.pictures[0].id, line).shown
+    assert (again.truth, again.boxes) == (
+        true.pictures[0].shown.truth,
+        true.pictures[0].shown.boxes,
+    )
+
+
+def test_classes_that_are_not_the_models_are_not_called_true():
+    class Other(WithoutMasks):
+        def __init__(self):
+            super().__init__()
+            self.labels = tuple(f"kind {i}" for i in range(len(self.labels)))
+
+    found = attrib.compare("demo", Other(), ["cam"], metrics=["sparseness"], limit=1)
+    assert found.pictures[0].shown.truth == ()
+    with pytest.raises(InputError, match="class names differ"):
+        attrib.compare("demo", Other(), ["cam"], "true", metrics=["sparseness"])
 
 
 def test_metrics_of_both_kinds_by_name():

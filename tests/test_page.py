@@ -117,7 +117,7 @@ def test_mistakes_and_true_objects_are_shown(browser, compared):
         ([], "cat", ""),
     ):
         assert browser.execute_script(wrong % (truth, said)) == text
-    x0, y0, x1, y1 = compared.pictures[0].shown.boxes[0]
+    x0, y0, x1, _ = compared.pictures[0].shown.boxes[0]
     edge = "const c = document.querySelectorAll('canvas')[1], d = c.getContext('2d').getImageData("
     edge += "0, 0, c.width, c.height).data, k = c.width / 160, g = new Set(); for (let x = %f * k;"
     edge += "x < %f * k; x++) g.add(d[4 * (Math.floor(%f * k) * c.width + Math.floor(x))] > 128);"
@@ -150,7 +150,8 @@ def test_a_map_opens_and_arrows_go_to_others(browser, compared):
     assert title.text.startswith("infocam+: ")
     top = [row.text for row in find(browser, "#top tr")]
     name, probability = compared.pictures[0].shown.top[0]
-    assert top[0].split() == [name, f"{100 * probability:.1f}", "%"]
+    true = ["(true)"] if name in compared.pictures[0].shown.truth else []
+    assert top[0].split() == [name, *true, f"{100 * probability:.1f}", "%"]
     press(browser, "ARROW_RIGHT")  # over the one that failed
     assert title.text.startswith("layercam: ")
     press(browser, "ARROW_DOWN")
