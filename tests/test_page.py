@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import attrib
-from attrib.datasets import Scenes
+from attrib.datasets import Scenes, ScenesWithBoxes
 
 pytest.importorskip("selenium")
 CHROMIUM, DRIVER = (
@@ -24,8 +24,8 @@ METHODS = ["cam", "infocam+", "gradcam(layer='stage9')", "layercam"]
 
 @pytest.fixture(scope="module")
 def compared():
-    pictures = [Scenes(length=2, size=(120, 160), seed=4)[i].image for i in range(2)]
-    return attrib.compare("demo", pictures, METHODS, metrics=["deletion(steps=4)", "sparseness"])
+    scenes = ScenesWithBoxes(Scenes(length=2, size=(120, 160), seed=4))
+    return attrib.compare("demo", scenes, METHODS, metrics=["deletion(steps=4)", "sparseness"])
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +88,40 @@ def test_boxes_are_those_of_attrib(browser, compared, threshold):
 
 def test_what_is_drawn_follows_the_controls(browser):
     box_at(browser, 0.2)
-    bare, full = pixels(browser, 0), pixels(browser, 1)
-    assert bare != full
+    boxed, full = pixels(browser, 0), pixels(browser, 1)
+    assert boxed != full
     states = [full]
     for name in ("box", "heat", "outline"):
         find(browser, f"#{name}")[0].click()
         states.append(pixels(browser, 1))
+        bare = pixels(browser, 0)
+        assert bare != boxed  # the true box has gone too
     assert len({tuple(s) for s in states}) == 4
     assert states[2] == bare  # neither box nor heatmap
     for name in ("outline", "heat", "box"):
         find(browser, f"#{name}")[0].click()
     assert pixels(browser, 1) == full
+
+
+def test_mistakes_and_true_objects_are_shown(browser, compared):
+    box_at(browser, 0.2)
+    for i, record in enumerate(compared.pictures):
+        shown = record.shown
+        title = find(browser, ".picture > p")[i].text
+        assert ("wrong: it is" in title) == (shown.target not in shown.truth)
+    wrong = "return mistaken({target: 'cat', truth: %s, top: [['%s', 1]]})"
+    for truth, said, text in (
+        (["cat"], "deer, red", "wrong: the model says deer"),
+        (["cat"], "cat", ""),
+        (["duck"], "cat", "wrong: it is duck"),
+        ([], "cat", ""),
+    ):
+        assert browser.execute_script(wrong % (truth, said)) == text
+    x0, y0, x1, _ = compared.pictures[0].shown.boxes[0]
+    edge = "const c = document.querySelectorAll('canvas')[1], d = c.getContext('2d').getImageData("
+    edge += "0, 0, c.width, c.height).data, k = c.width / 160, g = new Set(); for (let x = %f * k;"
+    edge += "x < %f * k; x++) g.add(d[4 * (Math.floor(%f * k) * c.width + Math.floor(x))] > 128);"
+    assert browser.execute_script(edge % (x0, x1, y0) + "return [...g].length") == 2  # dashed
 
 
 def test_the_table_sorts_and_what_failed_comes_last(browser, compared):
@@ -127,7 +150,8 @@ def test_a_map_opens_and_arrows_go_to_others(browser, compared):
     assert title.text.startswith("infocam+: ")
     top = [row.text for row in find(browser, "#top tr")]
     name, probability = compared.pictures[0].shown.top[0]
-    assert top[0].split() == [name, f"{100 * probability:.1f}", "%"]
+    true = ["(true)"] if name in compared.pictures[0].shown.truth else []
+    assert top[0].split() == [name, *true, f"{100 * probability:.1f}", "%"]
     press(browser, "ARROW_RIGHT")  # over the one that failed
     assert title.text.startswith("layercam: ")
     press(browser, "ARROW_DOWN")

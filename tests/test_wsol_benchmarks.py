@@ -33,20 +33,3 @@ def test_ablation(tmp_path):
     assert len(rows) == 6
     assert all(row["images"] == 2 for row in rows.values())
     assert run("infocam.py", *options) == text
-
-
-def test_many_methods_judged(tmp_path):
-    file, work = tmp_path / "rows.json", tmp_path / "work"
-    options = ("--dataset", "scenes", "--steps", 2, "--work", work, "--json", file)
-    options += ("--methods", "cam;input-x-gradient;rollout")
-    run("judge.py", *options, "--limit", 1)
-    text = run("judge.py", *options, "--limit", 2)
-    rows = json.loads(file.read_text())
-    assert [row.get("pictures") for row in rows.values()] == [2, 2, None]
-    assert "rollout" in text
-    assert rows["rollout"]["error"] in text
-    for method in ("cam", "input-x-gradient"):
-        assert 0 < rows[method]["deletion"] < 1
-        lines = (work / method / "journal" / "1-of-1.jsonl").read_text().splitlines()
-        assert len(lines) == len(list((work / method / "maps").glob("*.npz"))) == 2
-    assert run("judge.py", *options, "--limit", 2) == text

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attrib.cli.box_data import BOX_DATASETS, BoxSource
 from attrib.cli.options import (
     BatchSize,
     Device,
@@ -21,12 +23,16 @@ from attrib.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from attrib import Comparison
-    from attrib.compare import Estimate
+    from attrib.compare import Estimate, MethodRow
 
 __all__ = ["faithfulness", "run"]
 
 DEFAULT = "cam,infocam+,gradcam,layercam"
+LABELLED = ("voc", "coco", "cub", "folder")
+"""Data sets of pictures with classes; all others are known by their objects."""
 
 Pictures = Annotated[
     list[Path] | None, typer.Argument(help="Pictures, and folders of them; or --dataset.")
@@ -38,15 +44,26 @@ Metrics = Annotated[
     str,
     typer.Option(
         help="Comma-separated names or specs: deletion, insertion, road, infidelity, "
-        "max-sensitivity, sparseness, randomisation."
+        "max-sensitivity, sparseness, randomisation; and, with --dataset and --targets true, "
+        "gt-known, top-1, maxboxacc, maxboxaccv2, pointing, pxap."
     ),
 ]
 Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="voc, coco, cub or folder, instead of pictures.")
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Instead of pictures: voc, coco, cub or folder; for metrics that need true objects "
+        + ", ".join(BOX_DATASETS)
+        + ".",
+    ),
 ]
 Root = Annotated[
     str | None, typer.Option(help="Folder of the data set; of folder also shards or a URL.")
 ]
+Annotations = Annotated[
+    Path | None, typer.Option(help="File or folder of true boxes, as for `attrib evaluate wsol`.")
+]
+Masks = Annotated[Path | None, typer.Option(help="Folder of true masks, likewise.")]
 Classes = Annotated[
     str, typer.Option("--targets", help="Which class to explain: predicted, or a data set's true.")
 ]
@@ -76,6 +93,8 @@ def run(
     root: Root = None,
     split: Split = None,
     labels: Labels = None,
+    annotations: Annotations = None,
+    masks: Masks = None,
     every: Every = 1,
     limit: Limit = None,
     work: Work = None,
@@ -91,9 +110,10 @@ def run(
     import attrib
 
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
+    source = BoxSource(name=dataset or "", root=root, annotations=annotations, masks=masks)
     found = attrib.compare(
         loaded,
-        _pictures(pictures, dataset, root, split, labels, loaded),
+        _pictures(pictures, source, split, labels, loaded, _specs(metrics)),
         _specs(methods),
         targets,
         metrics=_specs(metrics),
@@ -133,7 +153,7 @@ def faithfulness(
     batch_size: BatchSize = 8,
 ) -> None:
     """Faithfulness: what becomes of the class as the pixels that a map points at go or come."""
-    run(**locals(), out=None, shown=0, threshold=0.2)
+    run(**locals(), out=None, shown=0, threshold=0.2, annotations=None, masks=None)
 
 
 def _specs(text: str) -> list[str]:
@@ -150,23 +170,36 @@ def _specs(text: str) -> list[str]:
 
 def _pictures(
     pictures: list[Path] | None,
-    dataset: str | None,
-    root: str | None,
+    source: BoxSource,
     split: str | None,
     labels: Path | None,
-    model: Any,
+    model: nn.Module,
+    metrics: list[str],
 ) -> Any:
     from attrib.cli.options import labelled_dataset
     from attrib.errors import InputError
     from attrib.models import spec_of
 
-    if bool(pictures) == (dataset is not None):
+    classes = spec_of(model).labels
+    if bool(pictures) == bool(source.name):
         raise InputError("name pictures, or a data set with --dataset and --root; one of the two")
-    if dataset is None:
+    if not source.name:
         return [path for given in pictures or [] for path in _files(given)]
-    if root is None:
-        raise InputError(f"--dataset {dataset} needs --root FOLDER")
-    return labelled_dataset(dataset, root, split, labels, classes=spec_of(model).labels)
+    if _needs_objects(metrics) or source.name not in LABELLED:
+        if labels is not None:
+            raise InputError(f"--labels is not for --dataset {source.name} with true objects")
+        return replace(source, classes=classes or None).open(split)
+    if source.root is None:
+        raise InputError(f"--dataset {source.name} needs --root FOLDER")
+    if source.annotations or source.masks:
+        raise InputError("--annotations and --masks are for metrics of true objects")
+    return labelled_dataset(source.name, source.root, split, labels, classes=classes)
+
+
+def _needs_objects(metrics: list[str]) -> bool:
+    from attrib.metrics import ObjectMetric, resolve_score
+
+    return any(isinstance(resolve_score(metric), ObjectMetric) for metric in metrics)
 
 
 def _files(path: Path) -> list[Path]:
@@ -186,34 +219,35 @@ def _files(path: Path) -> list[Path]:
 
 def _print(found: Comparison) -> None:
     typer.echo(f"{len(found.pictures)} pictures of {found.name}, class {found.targets}")
-    width = max(len("method"), *(len(method) for method in found.methods)) + 2
-    heads = [*found.metrics, "s/picture"]
-    sizes = [max(len(head), 21) + 2 for head in heads[:-1]] + [11]
-    head = "".join(f"{h:>{size}}" for h, size in zip(heads, sizes, strict=True))
-    typer.echo(f"{'method':{width}}{head}")
-    for row in found.rows:
-        if not row.pictures:
-            typer.echo(f"{row.method:{width}}  {row.error}")
-            continue
-        cells = [_cell(row.scores[metric]) for metric in found.metrics] + [f"{row.seconds:.3g}"]
-        line = "".join(f"{cell:>{size}}" for cell, size in zip(cells, sizes, strict=True))
-        typer.echo(f"{row.method:{width}}{line}")
+    lines = [[*found.metrics, "s/picture"], *map(_cells, found.rows)]
+    width = max(len("method"), *map(len, found.methods)) + 2
+    sizes = [max(map(len, column)) + 2 for column in zip(*filter(None, lines), strict=True)]
+    for method, cells in zip(("method", *found.methods), lines, strict=True):
+        line = "".join(f"{cell:>{size}}" for cell, size in zip(cells, sizes, strict=False))
+        typer.echo(f"{method:{width}}{line}")
     _print_troubles(found)
+
+
+def _cells(row: MethodRow) -> list[str]:
+    """Write a row's scores and seconds; nothing for a method that explained no picture."""
+    if row.seconds is None:
+        return []
+    return [*map(_cell, row.scores.values()), f"{row.seconds:.3g}"]
 
 
 def _cell(cell: Estimate) -> str:
     if math.isnan(cell.mean):
         return "none"
-    if math.isnan(cell.low):
-        return f"{cell.mean:.3f}"
-    return f"{cell.mean:.3f} ({cell.low:.3f} to {cell.high:.3f})"
+    spread = "" if math.isnan(cell.low) else f" ({cell.low:.3f} to {cell.high:.3f})"
+    oracle = " oracle " + " ".join(f"{t:.2f}" for t in cell.oracle) if cell.oracle else ""
+    return f"{cell.mean:.3f}{spread}{oracle}"
 
 
 def _print_troubles(found: Comparison) -> None:
     for row in found.rows:
         for metric, reason in row.notes.items():
             typer.echo(f"{row.method}, {metric}: {reason}")
-        if row.failures and row.pictures:
+        if row.failures:
             typer.echo(f"{row.method} failed on {row.failures} pictures: {row.error}")
     for key, reason in found.failed.items():
         typer.echo(f"{key} was left out: {reason}")

@@ -15,7 +15,7 @@ from attrib.compare.table import MethodRow, row_of
 from attrib.errors import InputError
 from attrib.files import replacing
 from attrib.localize import largest_component
-from attrib.metrics import resolve_metric
+from attrib.metrics import resolve_score
 from attrib.report import Panel, comparison_page, figure
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Comparison:
         known = [mean for mean in means.values() if mean == mean]
         if not known:
             return ()
-        best = max(known) if resolve_metric(metric).better == "higher" else min(known)
+        best = max(known) if resolve_score(metric).better == "higher" else min(known)
         return tuple(method for method, mean in means.items() if mean == best)
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,6 +141,8 @@ class Comparison:
     def _view(self) -> dict[str, Any]:
         """Return the numbers, which methods are best, and what the page shows of pictures."""
         shown = [{"id": r.id, **r.to_dict()} for r in self.pictures if r.shown is not None]
+        for outcome in (o for r in shown for o in r["outcomes"].values()):
+            del outcome["rows"]  # which a reader has no use for
         best = {spec: list(self.best(spec)) for spec in self.metrics}
         return self.to_dict() | {"best": best, "shown": shown, "threshold": self.threshold}
 
@@ -152,5 +154,5 @@ class Comparison:
 
 
 def _metric(spec: str) -> dict[str, str]:
-    metric = resolve_metric(spec)
+    metric = resolve_score(spec)
     return {"metric": spec, "summary": metric.summary, "better": metric.better}

@@ -14,10 +14,13 @@ from torch.nn import functional as F  # noqa: N812
 from attrib import surgery
 from attrib.compare.record import Outcome, PictureRecord, Shown, SmallMap
 from attrib.compare.subject import Subject
+from attrib.datasets.samples import BoxSample
 from attrib.images import Picture, preprocess
 from attrib.localize import covered, normalize, to_source
 from attrib.methods import Method
+from attrib.metrics import ObjectMetric, WsolBatch
 from attrib.metrics.base import Explain, at_input
+from attrib.metrics.wsol_batch import rank_of
 from attrib.models import SpatialClassifier
 from attrib.targets import resolve_targets
 from attrib.types import Attribution, Frame, Normalize, Targets
@@ -37,12 +40,16 @@ class Item:
         id: Unique.
         picture: Read.
         classes: To explain; None for the most likely one.
+        labels: Its own classes, where they are known.
+        truth: Its one class and where the objects of that are; None if not known.
         shown: Keep what a report shows.
     """
 
     id: str
     picture: Picture
     classes: tuple[int, ...] | None
+    labels: tuple[int, ...]
+    truth: BoxSample | None
     shown: bool
 
 
@@ -54,6 +61,7 @@ class _Batch:
     frames: tuple[Frame, ...]
     logits: Float[Tensor, "b c"]
     pairs: Targets
+    truth: tuple[BoxSample, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +70,7 @@ class _Trial:
 
     maps: Float[Tensor, "n u v"] | None = None
     scores: dict[str, Tensor]
+    rows: dict[str, Tensor]
     outcome: Outcome
 
 
@@ -102,7 +111,8 @@ def _prepare(subject: Subject, items: Sequence[Item]) -> _Batch:
         for item, top in zip(items, likely, strict=True)
     ]
     pairs = resolve_targets(classes, len(items), classifier.spec.labels)(logits)
-    return _Batch(images=images, frames=frames, logits=logits, pairs=pairs)
+    truth = tuple(item.truth for item in items if item.truth is not None)
+    return _Batch(images=images, frames=frames, logits=logits, pairs=pairs, truth=truth)
 
 
 def _logits(classifier: SpatialClassifier, images: Tensor) -> Float[Tensor, "b c"]:
@@ -116,19 +126,35 @@ def _try(subject: Subject, method: Method, batch: _Batch) -> _Trial:
     try:
         found, seconds, peak = _timed(subject.remembering, method, batch)
     except Exception as error:  # a comparison goes on without a method that cannot take part
-        return _Trial(scores={}, outcome=Outcome(error=_reason(error)))
+        return _Trial(scores={}, rows={}, outcome=Outcome(error=_reason(error)))
     maps = at_input(found.maps, batch.images)
-    scores, notes = {}, {}
+    scores, rows, notes = {}, {}, {}
     for spec, metric in subject.metrics.items():
         try:
-            scores[spec] = metric(
-                subject.classifier, batch.images, maps, batch.pairs, _explain(method)
-            )
+            if isinstance(metric, ObjectMetric):
+                rows[spec] = metric.rows(_located(batch, found))
+                scores[spec] = metric.pool(rows[spec]).values  # of each picture alone
+            else:
+                scores[spec] = metric(
+                    subject.classifier, batch.images, maps, batch.pairs, _explain(method)
+                )
         except Exception as error:
             notes[spec] = _reason(error)
     count = max(1, len(batch.images))
     outcome = Outcome(notes=notes, seconds=seconds / count, peak_bytes=peak, exact=found.exact)
-    return _Trial(maps=found.maps, scores=scores, outcome=outcome)
+    return _Trial(maps=found.maps, scores=scores, rows=rows, outcome=outcome)
+
+
+def _located(batch: _Batch, found: Attribution) -> WsolBatch:
+    return WsolBatch(
+        ids=tuple(sample.id for sample in batch.truth),
+        maps=found.maps.detach(),
+        frames=batch.frames,
+        boxes=tuple(sample.boxes for sample in batch.truth),
+        masks=tuple(sample.mask for sample in batch.truth),
+        rank=rank_of(batch.logits, batch.pairs.label),
+        normalize=found.normalize,
+    )
 
 
 def _timed(
@@ -166,10 +192,12 @@ def _explain(method: Method) -> Explain:
     return explain
 
 
-def _outcome(trial: _Trial, rows: Tensor) -> Outcome:
+def _outcome(trial: _Trial, pairs: Tensor) -> Outcome:
     """Take one picture's share of a batch."""
-    scores = {spec: float(values[rows].nanmean()) for spec, values in trial.scores.items()}
-    return replace(trial.outcome, scores=scores)
+    own = pairs.cpu()  # of the objects' class there is one pair per picture
+    scores = {spec: float(values.cpu()[own].nanmean()) for spec, values in trial.scores.items()}
+    rows = {spec: tuple(values[own][0].tolist()) for spec, values in trial.rows.items()}
+    return replace(trial.outcome, scores=scores, rows=rows)
 
 
 def _shown(subject: Subject, item: Item, batch: _Batch, trials: dict[str, _Trial], i: int) -> Shown:
@@ -194,6 +222,8 @@ def _shown(subject: Subject, item: Item, batch: _Batch, trials: dict[str, _Trial
             for key, trial in trials.items()
             if trial.maps is not None and len(rows)
         },
+        truth=tuple(map(name, item.labels)),
+        boxes=() if item.truth is None else tuple(map(tuple, item.truth.boxes.tolist())),
     )
 
 

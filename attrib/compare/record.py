@@ -25,7 +25,9 @@ class Outcome:
     """What became of one method on one picture.
 
     Args:
-        scores: By metric, means over the picture's classes; NaN where a map has no score.
+        scores: By metric, means over the picture's classes; NaN where a map has no score. Where a
+            threshold is chosen, at the picture's own best.
+        rows: By metric that needs true objects, what the picture contributes to its score.
         notes: By metric, why it could not be computed.
         seconds: To explain the picture, its share of a batch; 0 if that failed.
         peak_bytes: Most memory that the batch took on the GPU; None elsewhere.
@@ -34,6 +36,7 @@ class Outcome:
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
+    rows: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     peak_bytes: int | None = None
@@ -63,6 +66,8 @@ class Shown:
         target: Name of the class explained; the first of several.
         top: Names and probabilities of the most likely classes.
         maps: By method; those that made one.
+        truth: Names of the picture's own classes, where they are known.
+        boxes: Half-open `x0 y0 x1 y1`, source pixels, of its true objects, where they are known.
     """
 
     pixels: UInt8[Tensor, "3 h w"]
@@ -70,6 +75,8 @@ class Shown:
     target: str
     top: tuple[tuple[str, float], ...]
     maps: Mapping[str, SmallMap]
+    truth: tuple[str, ...] = ()
+    boxes: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,12 +113,14 @@ class PictureRecord:
 
 def _outcome_dict(outcome: Outcome) -> dict[str, Any]:
     scores = {k: v if math.isfinite(v) else None for k, v in outcome.scores.items()}
-    return {**vars(outcome), "scores": scores, "notes": dict(outcome.notes)}
+    rows = {k: [int(v) for v in row] for k, row in outcome.rows.items()}
+    return {**vars(outcome), "scores": scores, "rows": rows, "notes": dict(outcome.notes)}
 
 
 def _outcome(data: Mapping[str, Any]) -> Outcome:
     scores = {k: math.nan if v is None else v for k, v in data["scores"].items()}
-    return Outcome(**{**data, "scores": scores})
+    rows = {k: tuple(map(float, row)) for k, row in data["rows"].items()}
+    return Outcome(**{**data, "scores": scores, "rows": rows})
 
 
 def _shown_dict(shown: Shown) -> dict[str, Any]:
@@ -124,6 +133,8 @@ def _shown_dict(shown: Shown) -> dict[str, Any]:
         "target": shown.target,
         "top": [list(pair) for pair in shown.top],
         "maps": {name: _map_dict(small.values) for name, small in shown.maps.items()},
+        "truth": list(shown.truth),
+        "boxes": [list(box) for box in shown.boxes],
     }
 
 
@@ -140,6 +151,8 @@ def _shown(data: Mapping[str, Any]) -> Shown:
         target=data["target"],
         top=tuple((name, probability) for name, probability in data["top"]),
         maps={name: _map(small) for name, small in data["maps"].items()},
+        truth=tuple(data["truth"]),
+        boxes=tuple(map(tuple, data["boxes"])),
     )
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from attrib.errors import InputError
 from attrib.explain import as_classifier
 from attrib.methods import Method, resolve
-from attrib.metrics import Metric, resolve_metric
+from attrib.metrics import Metric, ObjectMetric, resolve_score
 from attrib.models import Output, SpatialClassifier
 from attrib.registry import format_spec
 from attrib.types import Fit, ModelSpec
@@ -29,21 +29,21 @@ class Subject:
         classifier: The model, split as far as it can be; metrics ask it.
         remembering: The same, with the features of the last batch; methods explain it.
         methods: By spec, in the order given.
-        metrics: By spec, in the order given.
+        metrics: By spec, in the order given; those that need true objects among them.
         fit: How pictures are brought to the model's size.
     """
 
     classifier: SpatialClassifier
     remembering: SpatialClassifier
     methods: dict[str, Method]
-    metrics: dict[str, Metric]
+    metrics: dict[str, Metric | ObjectMetric]
     fit: Fit
 
 
 def subject_of(
     model: nn.Module | str | SpatialClassifier,
     methods: Sequence[str | Method],
-    metrics: Sequence[str | Metric],
+    metrics: Sequence[str | Metric | ObjectMetric],
     *,
     spec: ModelSpec | None = None,
     fit: Fit | None = None,
@@ -63,7 +63,7 @@ def subject_of(
         classifier=classifier,
         remembering=classifier.remembering(),
         methods=_by_spec("methods", [resolve(method) for method in methods]),
-        metrics=_by_spec("metrics", [resolve_metric(metric) for metric in metrics]),
+        metrics=_by_spec("metrics", [resolve_score(metric) for metric in metrics]),
         fit=fit or classifier.spec.fit,
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.errors import InputError
-from attrib.evaluate.wsol_batches import Scoring, batch_of, batches, feed, rank_of
+from attrib.evaluate.wsol_batches import Scoring, batch_of, batches, feed
 from attrib.evaluate.wsol_maps import MapFile, made_by, read_map, write_origin
 from attrib.explain import Explainer
 from attrib.explanation import ModelRecord
@@ -22,7 +22,7 @@ from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.registry import format_spec
 from attrib.seeds import OnRay
 
-__all__ = ["evaluate_saved_maps", "evaluate_wsol", "origin_of", "rank_of"]
+__all__ = ["evaluate_saved_maps", "evaluate_wsol"]
 
 SCHEMA = "attrib.wsol/2"
 
@@ -64,7 +64,7 @@ def evaluate_wsol(
             protocol that cannot be added up, with `engine`.
     """
     chosen = _several(protocols)
-    origin = origin_of(explainer, dataset)
+    origin = _origin(explainer, dataset)
     scoring = Scoring(explainer=explainer, size=batch_size, engine=engine, progress=progress)
     scoring.check(chosen)
     if save_maps is not None:
@@ -136,7 +136,7 @@ def _several(protocols: WsolProtocol | Sequence[WsolProtocol]) -> list[WsolProto
     return several
 
 
-def origin_of(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
+def _origin(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
     """Say what makes maps, and of what; the classes must be the model's."""
     explainer.check_labels(dataset.name, dataset.labels)
     classifier = explainer.classifier

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,13 +18,14 @@ from attrib.evaluate.wsol_maps import write_maps
 from attrib.explain import Explainer
 from attrib.images import preprocess, read_image
 from attrib.metrics import WsolBatch, WsolProtocol
+from attrib.metrics.wsol_batch import rank_of
 from attrib.models import SpatialClassifier
 from attrib.seeds import OnRay
 from attrib.seeds.on_ray import placed
 from attrib.surgery import dtype_of
 from attrib.types import Normalize
 
-__all__ = ["Scoring", "batch_of", "batches", "feed", "rank_of"]
+__all__ = ["Scoring", "batch_of", "batches", "feed"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,10 +187,3 @@ def batch_of(
         rank=rank,
         normalize=normalize,
     )
-
-
-def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """Count the classes that are more likely; of equals the one of lower index is."""
-    own = logits.gather(1, label[:, None])
-    before = torch.arange(logits.shape[1], device=logits.device) < label[:, None]
-    return ((logits > own) | ((logits == own) & before)).sum(1)

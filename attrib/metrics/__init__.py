@@ -4,6 +4,7 @@ from attrib.metrics.base import METRICS, Metric, at_input, resolve_metric
 from attrib.metrics.faithfulness import Deletion, Insertion, curve
 from attrib.metrics.infocam import InfoCAMProtocol, infocam_boxes, pairwise_iou
 from attrib.metrics.maxboxacc import MaxBoxAcc, best_ious, threshold_boxes
+from attrib.metrics.objects import OBJECT_METRICS, ObjectMetric, resolve_score
 from attrib.metrics.pointing import PointingGame
 from attrib.metrics.pxap import PxAP
 from attrib.metrics.randomisation import Randomisation, parameter_randomisation
@@ -15,6 +16,7 @@ from attrib.metrics.wsol_batch import WsolBatch, WsolProtocol, score_maps
 
 __all__ = [
     "METRICS",
+    "OBJECT_METRICS",
     "PROTOCOLS",
     "ROAD",
     "Deletion",
@@ -24,6 +26,7 @@ __all__ = [
     "MaxBoxAcc",
     "MaxSensitivity",
     "Metric",
+    "ObjectMetric",
     "PointingGame",
     "PxAP",
     "Randomisation",
@@ -37,6 +40,7 @@ __all__ = [
     "pairwise_iou",
     "parameter_randomisation",
     "resolve_metric",
+    "resolve_score",
     "score_maps",
     "threshold_boxes",
     "wsol_protocols",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int, Integer, Shaped
 from torch import Tensor
 
 from attrib.errors import InputError
@@ -14,7 +14,7 @@ from attrib.localize.heatmap import Resize
 from attrib.metrics.thresholds import grid, grid_index, per_cent
 from attrib.metrics.wsol_batch import WsolBatch, score_maps, square_masks
 
-__all__ = ["PxAP", "pixel_counts", "pixel_precision_recall"]
+__all__ = ["PxAP", "average_precision", "pixel_counts", "pixel_precision_recall"]
 
 IGNORED = 255
 
@@ -40,15 +40,23 @@ def pixel_counts(
 
 
 def pixel_precision_recall(
-    counts: Int[Tensor, "2 bins"],
-) -> tuple[Float[Tensor, " bins"], Float[Tensor, " bins"], Float[Tensor, " bins"]]:
+    counts: Shaped[Tensor, "*m 2 bins"],
+) -> tuple[Float[Tensor, "*m bins"], Float[Tensor, "*m bins"], Float[Tensor, "*m bins"]]:
     """Return precision, recall and IoU of "at or above the edge", from the highest edge down.
 
     Precision is NaN where nothing is predicted, recall where there is no object.
     """
-    wrong, right = counts.double().flip(1).cumsum(1)
-    objects = counts[1].sum().double()
+    wrong, right = counts.double().flip(-1).cumsum(-1).unbind(-2)
+    objects = right[..., -1:]
     return right / (right + wrong), right / objects, right / (objects + wrong)
+
+
+def average_precision(counts: Shaped[Tensor, "*m 2 bins"]) -> Float[Tensor, "*m"]:
+    """Sum precision times the gain in recall over the edges with any pixel at or above them."""
+    precision, recall, _ = pixel_precision_recall(counts)
+    found = counts.double().sum(-2).flip(-1).cumsum(-1)[..., 1:] > 0
+    gain = precision[..., 1:] * recall.diff()
+    return gain.where(found, torch.zeros_like(gain)).sum(-1)
 
 
 @dataclass(kw_only=True)
@@ -83,16 +91,19 @@ class PxAP:
         """As on the command line."""
         return "pxap"
 
-    def update(self, batch: WsolBatch) -> None:
-        """Score one batch of pictures that have masks."""
+    def update(self, batch: WsolBatch) -> Int[Tensor, "n 2 bins"]:
+        """Score one batch of pictures that have masks; return each one's counts of pixels."""
         masks = [mask for mask in batch.masks if mask is not None]
         if len(masks) < len(batch.masks):
             name = batch.ids[batch.masks.index(None)]
             raise InputError(f"pxap scores pixels, and picture {name} has no mask")
         scores = score_maps(batch, self.size, self.resize)
         truth = square_masks(masks, self.size, scores.device)
-        self._counts += pixel_counts(scores, truth, self.thresholds).cpu()
+        pairs = zip(scores.split(1), truth.split(1), strict=True)
+        counts = torch.stack([pixel_counts(*pair, self.thresholds) for pair in pairs]).cpu()
+        self._counts += counts.sum(0)
         self._images += len(scores)
+        return counts
 
     def add(self, other: PxAP) -> None:
         """Add what the same protocol counted on other pictures."""
@@ -101,9 +112,6 @@ class PxAP:
 
     def result(self, validation: PxAP | None = None) -> dict[str, Any]:
         """Return `pxap` and IoUs at the fixed, the oracle and the validated threshold, per cent."""
-        precision, recall, _ = pixel_precision_recall(self._counts)
-        gain = precision[1:] * recall.diff()
-        found = self._counts.sum(0).flip(0).cumsum(0)[1:] > 0
         places = {"fixed": self._fixed, "oracle": self._oracle()}
         if validation is not None:
             places["validated"] = validation._oracle()
@@ -113,7 +121,7 @@ class PxAP:
             "interval": self.interval,
             "size": self.size,
             "resize": self.resize,
-            "pxap": per_cent(float(gain[found].sum()), 1) if self._images else float("nan"),
+            "pxap": per_cent(float(average_precision(self._counts)), min(1, self._images)),
             "piou": {kind: self._at(i) for kind, i in places.items()},
         }
 

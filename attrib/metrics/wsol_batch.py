@@ -15,7 +15,15 @@ from attrib.localize import covered, normalize, to_source
 from attrib.localize.heatmap import Resize
 from attrib.types import Frame, Normalize
 
-__all__ = ["WsolBatch", "WsolProtocol", "need_boxes", "score_maps", "square_boxes", "square_masks"]
+__all__ = [
+    "WsolBatch",
+    "WsolProtocol",
+    "need_boxes",
+    "rank_of",
+    "score_maps",
+    "square_boxes",
+    "square_masks",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,6 +89,13 @@ class WsolProtocol(Protocol):
         Args:
             validation: The same protocol, fed with other pictures, to choose thresholds by.
         """
+
+
+def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """Count the classes that are more likely; of equals the one of lower index is."""
+    own = logits.gather(1, label[:, None])
+    before = torch.arange(logits.shape[1], device=logits.device) < label[:, None]
+    return ((logits > own) | ((logits == own) & before)).sum(1)
 
 
 def need_boxes(batch: WsolBatch, protocol: str) -> None:

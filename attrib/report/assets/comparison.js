@@ -64,8 +64,9 @@ const settings = () => ({
 function draw(canvas, picture, map, chosen) {
   const pen = canvas.getContext("2d"), { width, height } = canvas;
   pen.drawImage(picture.image, 0, 0, width, height);
+  if (map && chosen.heat) pen.drawImage(map.colours, 0, 0, width, height);
+  if (chosen.box) truth(pen, picture.entry.shown, width, height);
   if (!map) return null;
-  if (chosen.heat) pen.drawImage(map.colours, 0, 0, width, height);
   const part = largestPart(map, chosen.level);
   if (!part) return null;
   const sx = width / map.width, sy = height / map.height;
@@ -74,6 +75,19 @@ function draw(canvas, picture, map, chosen) {
   if (chosen.box) pen.strokeRect(part.x0 * sx, part.y0 * sy, (part.x1 - part.x0) * sx, (part.y1 - part.y0) * sy);
   if (chosen.outline) outline(pen, part, map, sx, sy);
   return part;
+}
+
+/** Strokes the true boxes, dashed. */
+function truth(pen, shown, width, height) {
+  const sx = width / shown.size[1], sy = height / shown.size[0];
+  pen.save();
+  for (const [colour, dash] of [["#000", []], ["#fff", [width / 40, width / 40]]]) {
+    pen.strokeStyle = colour;
+    pen.lineWidth = Math.max(1.5, width / 160);
+    pen.setLineDash(dash);
+    shown.boxes.forEach(([x0, y0, x1, y1]) => pen.strokeRect(x0 * sx, y0 * sy, (x1 - x0) * sx, (y1 - y0) * sy));
+  }
+  pen.restore();
 }
 
 /** Strokes the edges between cells of a part and cells that are not of it. */
@@ -98,6 +112,14 @@ function outline(pen, part, map, sx, sy) {
 
 const number = (value) => (value === null || value === undefined ? "none" : value.toFixed(3));
 const short = (label) => label.split(",")[0];
+
+/** What a title leaves out where the model is wrong: what it says, or what is so. */
+function mistaken({ target, truth, top }) {
+  if (!truth.length || truth.includes(top[0][0])) return "";
+  if (truth.includes(target)) return `wrong: the model says ${short(top[0][0])}`;
+  return `wrong: it is ${truth.map(short).join(" and ")}`;
+}
+
 const drawn = [];
 
 function element(tag, text, parent, attributes = {}) {
@@ -114,6 +136,7 @@ function addPicture(entry, index) {
   const section = element("div", "", byId("grid"), { className: "picture" });
   const title = element("p", short(shown.target), section);
   element("small", entry.id, title);
+  if (mistaken(shown)) element("strong", mistaken(shown), title);
   const cards = element("div", "", section, { className: "cards" });
   const bare = element("div", "", cards, { className: "card" });
   addCanvas(picture, "", bare);
@@ -180,7 +203,8 @@ function showDetail() {
   const top = byId("top"), own = byId("own");
   top.replaceChildren(); own.replaceChildren();
   for (const [label, probability] of entry.shown.top) {
-    const row = element("tr", "", top), cell = element("td", short(label), row);
+    const isTrue = entry.shown.truth.includes(label) ? " (true)" : "";
+    const row = element("tr", "", top), cell = element("td", short(label) + isTrue, row);
     element("span", "", cell, { className: "meter" }).style.width = `${100 * probability}%`;
     element("td", `${(100 * probability).toFixed(1)} %`, row);
   }
