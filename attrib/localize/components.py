@@ -102,7 +102,7 @@ def _largest_with_opencv(masks: Bool[Tensor, "n H W"]) -> Components:
     boxes, areas = np.zeros((len(masks), 4), np.int64), np.zeros(len(masks), np.int64)
     for i, (mask, out) in enumerate(zip(_bytes(masks), _bytes(kept), strict=True)):
         # Not with OpenCV's statistics, which take several times as long as the labels.
-        count, labels = cv2.connectedComponents(mask, connectivity=8)
+        count, labels = cv2.connectedComponents(mask, connectivity=8) if mask.size else (0, mask)
         if count < 2:
             continue
         found = _areas(labels, count)

@@ -16,38 +16,52 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.types import Frame, MapStatus, Normalize
 
-__all__ = ["Resize", "covered", "normalize", "status_of", "to_source", "usable"]
+__all__ = ["Resize", "Window", "covered", "normalize", "status_of", "to_source", "usable", "window"]
 
 Resize = Literal["bilinear", "bicubic", "nearest"]
+Window = tuple[slice, slice]
+"""Rows and columns of a picture."""
 
 FLAT = 1e-6
 """A map whose range is this small against its largest magnitude is constant but for rounding."""
 
 
 def to_source(
-    maps: Float[Tensor, "n u v"], frame: Frame, resize: Resize = "bilinear"
-) -> Float[Tensor, "n H W"]:
-    """Resample maps to the source picture.
+    maps: Float[Tensor, "n u v"],
+    frame: Frame,
+    resize: Resize = "bilinear",
+    within: Window = (slice(None), slice(None)),
+) -> Float[Tensor, "n _H _W"]:
+    """Resample maps to the source picture, or to a window of it.
 
     Without crop and padding this equals `torch.nn.functional.interpolate` with
     `align_corners=False`; beyond what the model saw, the edge value is repeated.
     """
-    y, x = _axes(frame, maps.device)
+    y, x = (at[part] for at, part in zip(_axes(frame, maps.device), within, strict=True))
     rows = _weights(y * maps.shape[1] / frame.tensor[0], maps.shape[1], resize).to(maps.dtype)
     cols = _weights(x * maps.shape[2] / frame.tensor[1], maps.shape[2], resize).to(maps.dtype)
     return rows @ maps @ cols.T
 
 
+def window(frame: Frame) -> Window:
+    """Tell which source rows and columns the model saw; empty ones if it saw nothing."""
+    y, x = _axes(frame, torch.device("cpu"))
+    return _within(y, frame.tensor[0]), _within(x, frame.tensor[1])
+
+
+def _within(at: Float[Tensor, " o"], size: int) -> slice:
+    seen = ((at >= 0) & (at < size)).nonzero().flatten()
+    return slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 0)
+
+
 def covered(frame: Frame, device: torch.device) -> Bool[Tensor, "H W"] | None:
     """Tell which source pixels the model saw; None if it saw them all."""
-    y, x = _axes(frame, device)
-    seen_y = (y >= 0) & (y < frame.tensor[0])
-    seen_x = (x >= 0) & (x < frame.tensor[1])
-    top, left = frame.offset
-    bottom, right = top + frame.tensor[0], left + frame.tensor[1]
-    if top <= 0 and left <= 0 and bottom >= frame.resized[0] and right >= frame.resized[1]:
+    rows, cols = window(frame)
+    if (rows, cols) == (slice(0, frame.source[0]), slice(0, frame.source[1])):
         return None
-    return seen_y[:, None] & seen_x[None, :]
+    seen = torch.zeros(frame.source, dtype=torch.bool, device=device)
+    seen[rows, cols] = True
+    return seen
 
 
 def _axes(frame: Frame, device: torch.device) -> tuple[Float[Tensor, " H"], Float[Tensor, " W"]]:
@@ -110,7 +124,7 @@ def normalize(
     if how == "max":
         low = torch.zeros_like(low)
     span = torch.where(high > low, high - low, torch.inf)
-    out = ((maps - low[:, None, None]) / span[:, None, None]).clamp(0, 1)
+    out = (maps - low[:, None, None]).div_(span[:, None, None]).clamp_(0, 1)
     return (out if seen is None else out * seen), low, high
 
 
