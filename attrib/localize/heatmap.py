@@ -124,7 +124,7 @@ def normalize(
     if how == "max":
         low = torch.zeros_like(low)
     span = torch.where(high > low, high - low, torch.inf)
-    out = (maps - low[:, None, None]).div_(span[:, None, None]).clamp_(0, 1)
+    out = ((maps - low[:, None, None]) / span[:, None, None]).clamp(0, 1)
     return (out if seen is None else out * seen), low, high
 
 

@@ -18,7 +18,7 @@ ABOUT = (
     "proportion, 0 not at all. *All* is `explain` on tensors: maps, and boxes at the input's size. "
     "More targets are more classes of the same picture, in one call."
 )
-BUDGET = Budget(seconds=15, least=3, most=9)
+BUDGET = Budget(seconds=10, least=3, most=9)
 MODEL = "torchvision/mobilenet_v2"
 METHODS = ("cam", "infocam+", "gradcam")
 

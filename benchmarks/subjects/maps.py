@@ -17,7 +17,7 @@ ABOUT = (
     "Raw maps of the most likely class, over the plain forward pass of the same batch. "
     "pytorch-grad-cam runs backward through the whole network, scales and resizes to the input; "
     "torchcam and Captum record the whole forward pass; attrib records from the layer on. In "
-    "batches, one method of pytorch-grad-cam stands for all: they cost the same."
+    "batches Grad-CAM stands for all gradient methods of a peer: they cost about the same."
 )
 LIMIT = 1.05
 """Target: a map of the CAM family costs hardly more than the forward pass."""
@@ -90,6 +90,4 @@ def candidate(
 
 def _of(work: Work, peer: peers.Peer, *, whole: bool) -> list[Candidate]:
     found = peers.candidates(work, peer)
-    if whole or peer.name != "pytorch-grad-cam":
-        return list(found.values())
-    return [found["gradcam"]]
+    return [c for method, c in found.items() if whole or method in ("cam", "gradcam")]

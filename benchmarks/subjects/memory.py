@@ -13,7 +13,7 @@ from typing import Any
 import attrib
 from attrib.localize import localize
 from benchmarks import peers
-from benchmarks.harness import OURS, Budget, Candidate, Effort, Table, call, measured
+from benchmarks.harness import OURS, Candidate, Effort, Table, call, measured
 from benchmarks.models import Work, prepare
 
 TITLE = "Memory"
@@ -23,7 +23,6 @@ ABOUT = (
     "hold the weights before, which are not counted. Methods that try many pictures work in "
     "batches of 16, whatever the number of steps."
 )
-BUDGET = Budget(seconds=60, least=1, most=3)
 MODEL, BATCH = "torchvision/resnet50", 16
 METHODS = ("cam", "infocam+", "gradcam", "layercam", "integrated-gradients(steps=16)")
 LIMITED = ("cam", "infocam+")
@@ -32,12 +31,11 @@ LIMIT = 1.05
 
 
 def tables(effort: Effort, model: str = MODEL, batch: int = BATCH) -> Iterator[Table]:
-    """Measure each call in as many processes as there is time for."""
+    """Measure each call in a process of its own, in several if more than all the time is given."""
     names = ["forward", "forward again", *METHODS, "cam and localize"]
     found, missing = peers.installed(peers.PEERS)
     theirs = [f"{peer.name}:gradcam" for peer in found]
-    budget = effort.of(BUDGET)
-    runs = max(budget.least, min(budget.most, round(3 * effort.factor)))
+    runs = max(1, round(effort.factor))
     figures = [[_child(model, batch, name) for _ in range(runs)] for name in (*names, *theirs)]
     shown = [_shown(name) for name in (*names, *theirs)]
     yield measured(f"{model}, batch {batch}", shown, figures, unit="MiB", notes=missing)
