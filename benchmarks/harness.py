@@ -51,35 +51,39 @@ The latter means something with one thread only."""
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long a table may take, and by which clock its calls are timed.
+    """How long a table may take.
 
     Args:
         seconds: After which no further round begins.
         least: Rounds that are made all the same.
         most: Rounds that are enough.
         warm: Rounds that are not counted.
-        clock: See `Clock`.
     """
 
     seconds: float
     least: int = 3
     most: int = 31
     warm: int = 1
-    clock: Clock = "wall"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """What is said of all budgets at once: a fraction of their time, and the clock."""
+    """What is said of all tables at once.
+
+    Args:
+        factor: Fraction of every budget's seconds, and of its least rounds.
+        clock: By which calls are timed.
+        device: Where models and maps are, `"cpu"` or `"cuda"`.
+    """
 
     factor: float = 1.0
     clock: Clock = "wall"
+    device: str = "cpu"
 
     def of(self, budget: Budget) -> Budget:
-        """Return the budget for this fraction of its seconds and of its least rounds."""
+        """Return what remains of a budget."""
         least = max(1, min(budget.least, round(budget.least * self.factor)))
-        seconds = budget.seconds * self.factor
-        return replace(budget, seconds=seconds, least=least, clock=self.clock)
+        return replace(budget, seconds=budget.seconds * self.factor, least=least)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,8 +164,8 @@ def measure(
     title: str,
     candidates: Sequence[Candidate],
     budget: Budget,
+    effort: Effort,
     *,
-    device: str = "cpu",
     notes: Sequence[str] = (),
 ) -> Table:
     """Time all candidates in turns, the first one twice."""
@@ -170,21 +174,22 @@ def measure(
         library=first.library, what=first.what + CONTROL, ready=first.ready, per=first.per
     )
     shown = [first, again, *candidates[1:]]
-    times = _times(shown, budget, device)
+    times = _times(shown, effort.of(budget), effort)
     return measured(title, shown, times, notes=notes)
 
 
-def _times(candidates: Sequence[Candidate], budget: Budget, device: str) -> list[tuple[float, ...]]:
+def _times(
+    candidates: Sequence[Candidate], budget: Budget, effort: Effort
+) -> list[tuple[float, ...]]:
     """Milliseconds per picture of each candidate in each round."""
     for _ in range(budget.warm):
         for candidate in candidates:
-            seconds(candidate, device)
-    clock = time.process_time if budget.clock == "processor" else time.perf_counter
+            seconds(candidate, effort)
     times: list[list[float]] = [[] for _ in candidates]
     for i in _rounds(budget):
         # Each round starts with another one: who comes first finds other caches than who follows.
         for j in _turns(i, len(candidates)):
-            times[j].append(1000 * seconds(candidates[j], device, clock) / candidates[j].per)
+            times[j].append(1000 * seconds(candidates[j], effort) / candidates[j].per)
     return [tuple(own) for own in times]
 
 
@@ -201,18 +206,17 @@ def _turns(start: int, length: int) -> Iterator[int]:
     return ((start + j) % length for j in range(length))
 
 
-def seconds(
-    candidate: Candidate, device: str = "cpu", clock: Callable[[], float] = time.perf_counter
-) -> float:
+def seconds(candidate: Candidate, effort: Effort) -> float:
+    clock = time.process_time if effort.clock == "processor" else time.perf_counter
     with candidate.ready() as run:
-        synchronise(device)
+        _synchronise(effort.device)
         started = clock()
         run()
-        synchronise(device)
+        _synchronise(effort.device)
         return clock() - started
 
 
-def synchronise(device: str) -> None:
+def _synchronise(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 

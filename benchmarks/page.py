@@ -33,8 +33,8 @@ def write(results: Path, to: Path) -> None:
     Raises:
         FileNotFoundError: there are none.
     """
-    files = [results / f"{subject}.json" for subject in SUBJECTS]
-    reports = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+    files = [file for subject in SUBJECTS for file in sorted(results.glob(f"{subject}*.json"))]
+    reports = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     if not reports:
         raise FileNotFoundError(f"no results in {results}; run `make bench` first")
     to.write_text(page(reports), encoding="utf-8")

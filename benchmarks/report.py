@@ -56,7 +56,7 @@ def run(subject: str, effort: Effort, **options: Any) -> Report:
         options: Of its `tables`.
     """
     module = importlib.import_module(f"benchmarks.subjects.{subject}")
-    started, gain, facts = time.perf_counter(), machine.speedup(), machine.facts()
+    started, gain, facts = time.perf_counter(), machine.speedup(), machine.facts(effort.device)
     tables = []
     for table in module.tables(effort, **options):
         tables.append(table)

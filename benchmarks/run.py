@@ -21,7 +21,7 @@ from attrib.cli.memory import keep_freed_memory
 from attrib.files import replacing
 from benchmarks import page, report
 from benchmarks.harness import Clock, Effort
-from benchmarks.subjects import SUBJECTS
+from benchmarks.subjects import ON_DEVICE, SUBJECTS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,13 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SUBJECTS)}")
     parser.add_argument("--factor", type=float, default=1.0, help="of the time that all may take")
     parser.add_argument("--clock", choices=get_args(Clock), default="wall", help="what is counted")
+    parser.add_argument("--device", default="cpu", help=f"cpu or cuda: {', '.join(ON_DEVICE)}")
     parser.add_argument("--threads", type=int, help="CPU threads; torch's choice if not given")
     parser.add_argument("--results", type=Path, default=page.RESULTS)
     parser.add_argument("--no-page", action="store_true", help="only measure")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.names if name not in SUBJECTS]:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(SUBJECTS)}")
-    names = given.names or list(SUBJECTS)
+    names = given.names or list(SUBJECTS if given.device == "cpu" else ON_DEVICE)
     if len(names) == 1:
         _measure(names[0], given)
     else:
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _each(names: Sequence[str], given: argparse.Namespace) -> None:
     options = ["--factor", str(given.factor), "--clock", given.clock, "--no-page"]
+    options += ["--device", given.device]
     options += ["--results", str(given.results.resolve())]
     if given.threads is not None:
         options += ["--threads", str(given.threads)]
@@ -58,9 +60,11 @@ def _measure(name: str, given: argparse.Namespace) -> None:
     keep_freed_memory()
     if given.threads is not None:
         torch.set_num_threads(given.threads)
-    found = report.run(name, Effort(factor=given.factor, clock=given.clock))
+    effort = Effort(factor=given.factor, clock=given.clock, device=given.device)
+    found = report.run(name, effort)
+    end = "" if given.device == "cpu" else f"-{given.device}"
     given.results.mkdir(parents=True, exist_ok=True)
-    with replacing(given.results / f"{name}.json") as temporary:
+    with replacing(given.results / f"{name}{end}.json") as temporary:
         temporary.write_text(json.dumps(asdict(found), indent=2) + "\n", encoding="utf-8")
 
 

@@ -53,22 +53,22 @@ def fake(library, what, *, limit=None, calls=None):
 def test_candidates_take_turns():
     calls: list[str] = []
     given = [fake("x", name, calls=calls) for name in "abc"]
-    table = harness.measure("t", given, Budget(seconds=60, most=3))
+    table = harness.measure("t", given, Budget(seconds=60, most=3), Effort())
     assert "".join(calls) == "aabc" + "aabc" + "abca" + "bcaa"
     assert [row.what for row in table.rows] == ["a", "a again", "b", "c"]
 
 
 @pytest.mark.parametrize(
-    ("budget", "rounds"),
+    ("budget", "factor", "rounds"),
     [
-        (Budget(seconds=0, least=2), 2),
-        (Budget(seconds=60, least=2, most=4), 4),
-        (Effort(factor=0.1).of(Budget(seconds=0, least=3)), 1),
-        (Effort(factor=9).of(Budget(seconds=0, least=3)), 3),
+        (Budget(seconds=0, least=2), 1, 2),
+        (Budget(seconds=60, least=2, most=4), 1, 4),
+        (Budget(seconds=0, least=3), 0.1, 1),
+        (Budget(seconds=0, least=3), 9, 3),
     ],
 )
-def test_rounds_are_as_many_as_there_is_time_for(budget, rounds):
-    table = harness.measure("t", [fake("x", "a")], budget)
+def test_rounds_are_as_many_as_there_is_time_for(budget, factor, rounds):
+    table = harness.measure("t", [fake("x", "a")], budget, Effort(factor=factor))
     assert all(len(row.values) == rounds for row in table.rows)
 
 
@@ -80,8 +80,9 @@ def test_time_is_what_passes_or_what_the_processor_worked():
 
     candidate = Candidate(library="x", what="a", ready=ready, per=2)
     by = {
-        clock: harness.measure("t", [candidate], Budget(seconds=0, least=1, clock=clock)).rows[0]
+        clock: harness.measure("t", [candidate], Budget(seconds=0), effort).rows[0]
         for clock in ("wall", "processor")
+        for effort in [Effort(clock=clock)]
     }
     assert by["wall"].value >= 10  # milliseconds per picture of two
     assert by["processor"].value < 5
@@ -163,7 +164,7 @@ def test_every_installed_peer_makes_the_same_maps(peer, work):
 def test_candidates_leave_the_model_to_the_next_one(peer, work):
     pytest.importorskip(peer.module)
     for candidate in peers.candidates(work, peer).values():
-        harness.seconds(candidate)
+        harness.seconds(candidate, QUICK)
         assert not any(m._forward_hooks or m._backward_hooks for m in work.model.modules())
         assert all(p.grad is None and p.requires_grad for p in work.model.parameters())
         assert not work.images.requires_grad
@@ -285,6 +286,13 @@ def test_memory_is_that_of_the_call(work):
     assert (shown.library, shown.what, shown.limit) == ("pytorch-grad-cam", "gradcam", None)
     assert memory._shown("cam").limit == memory.LIMIT
     assert memory._call(work, "cam and localize")().heatmaps
+
+
+def test_without_proc_there_is_no_memory_to_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "CLEAR", tmp_path / "nothing")
+    (table,) = memory.tables(QUICK)
+    assert table.rows == ()
+    assert "- It is read from Linux's /proc." in page.table(asdict(table))
 
 
 def test_memory_counts_what_is_held(work, monkeypatch):

@@ -7,6 +7,7 @@ and flip at once, batched and on any device.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import Literal
 
 import torch
@@ -45,13 +46,21 @@ def to_source(
 
 def window(frame: Frame) -> Window:
     """Tell which source rows and columns the model saw; empty ones if it saw nothing."""
-    y, x = _axes(frame, torch.device("cpu"))
-    return _within(y, frame.tensor[0]), _within(x, frame.tensor[1])
+    return _seen(frame, 0), _seen(frame, 1)
 
 
-def _within(at: Float[Tensor, " o"], size: int) -> slice:
-    seen = ((at >= 0) & (at < size)).nonzero().flatten()
-    return slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 0)
+def _seen(frame: Frame, axis: int) -> slice:
+    """Search for the ends, which asks no device and takes no time."""
+    size, tensor = frame.source[axis], frame.tensor[axis]
+    ratio, offset = frame.resized[axis] / size, frame.offset[axis]
+    mirrored = frame.flip and axis == 1  # then from -tensor, which is outside, to 0, which is not
+    start = -tensor if mirrored else 0
+    end = bisect_right if mirrored else bisect_left
+
+    def at(i: int) -> float:
+        return (i + 0.5) * ratio - offset + start
+
+    return slice(end(range(size), start, key=at), end(range(size), start + tensor, key=at))
 
 
 def covered(frame: Frame, device: torch.device) -> Bool[Tensor, "H W"] | None:

@@ -116,7 +116,8 @@ def _put_back(part: Shaped[Tensor, "n _h _w"], where: Window, frame: Frame) -> T
     """Put what lies in a window of the source into its place, with zeros around it."""
     rows, cols = where
     height, width = frame.source
-    return F.pad(part, (cols.start, width - cols.stop, rows.start, height - rows.stop))
+    margins = (cols.start, width - cols.stop, rows.start, height - rows.stop)
+    return F.pad(part, margins) if any(margins) else part
 
 
 def _collect(

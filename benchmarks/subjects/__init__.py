@@ -13,3 +13,6 @@ SUBJECTS = (
     "growth",
 )
 """In the order of the page."""
+
+ON_DEVICE = ("maps", "explain", "localisation")
+"""What can also run on a GPU."""

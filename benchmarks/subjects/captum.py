@@ -44,7 +44,7 @@ def tables(
         _check(spec, ours().maps, by_hand())
         name = explainer.method.name
         candidates: list[Candidate] = [call("Captum", name, by_hand), call(OURS, name, ours)]
-        yield measure(f"{spec}, {model}", candidates, effort.of(BUDGET))
+        yield measure(f"{spec}, {model}", candidates, BUDGET, effort)
 
 
 def _check(spec: str, ours: Tensor, theirs: Tensor) -> None:

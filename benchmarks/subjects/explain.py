@@ -34,25 +34,25 @@ def tables(effort: Effort, models: Sequence[str] = MODELS) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as folder:
         path = photograph(Path(folder) / "photograph.jpg")
         for name in models:
-            yield _table(name, path, effort.of(BUDGET))
+            yield _table(name, path, effort)
 
 
-def _table(name: str, path: Path, budget: Budget) -> Table:
-    model = build(name)
+def _table(name: str, path: Path, effort: Effort) -> Table:
+    model = build(name).to(effort.device)
     classifier = attrib.split(model)
     explainers = [attrib.Explainer(classifier, method) for method in METHODS]
     candidates = [
-        call("torchvision", "predict", _plain(model, path)),
+        call("torchvision", "predict", _plain(model, path, effort.device)),
         call(OURS, "predict, preprocessed by attrib", _own(classifier, path)),
         *(
             call(OURS, f"explain, {method}", partial(_explain, explainer, path), limit=LIMIT)
             for method, explainer in zip(METHODS, explainers, strict=True)
         ),
     ]
-    return measure(f"{name}, one picture", candidates, budget)
+    return measure(f"{name}, one picture", candidates, BUDGET, effort)
 
 
-def _plain(model: nn.Module, path: Path) -> Callable[[], int]:
+def _plain(model: nn.Module, path: Path, device: str) -> Callable[[], int]:
     """Predict as torchvision's documentation shows."""
     from torchvision.transforms._presets import ImageClassification
 
@@ -61,7 +61,7 @@ def _plain(model: nn.Module, path: Path) -> Callable[[], int]:
     @torch.inference_mode()
     def predict() -> int:
         image = Image.open(path).convert("RGB")
-        return int(model(transform(image)[None]).argmax())
+        return int(model(transform(image)[None].to(device)).argmax())
 
     return predict
 
@@ -69,7 +69,7 @@ def _plain(model: nn.Module, path: Path) -> Callable[[], int]:
 def _own(classifier: attrib.SpatialClassifier, path: Path) -> Callable[[], int]:
     @torch.inference_mode()
     def predict() -> int:
-        images, _ = preprocess([read_image(path)], classifier.spec)
+        images, _ = preprocess([read_image(path)], classifier.spec, device=classifier.device)
         logits: Tensor = classifier.model(images)
         return int(logits.argmax())
 

@@ -47,7 +47,7 @@ def tables(
         works = {step: _work(model, axis.name, step, size) for step in axis.steps}
         per_step = {step: _candidates(work, axis, step) for step, work in works.items()}
         candidates = [candidate for step in axis.steps for candidate in per_step[step]]
-        found = measure(f"{axis.name}, {model}", candidates, effort.of(BUDGET))
+        found = measure(f"{axis.name}, {model}", candidates, BUDGET, effort)
         yield Table(
             title=found.title,
             rows=found.rows,

@@ -38,21 +38,27 @@ def tables(
     maps = F.interpolate(raw, (SIZE, SIZE), mode="bilinear")[:, 0]
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     maps = (maps - low) / (high - low)
-    boxes = _ours(maps)
+    boxes = _ours(maps.to(effort.device)).cpu()
     if not (torch.equal(boxes, _with_opencv(maps)) and torch.equal(boxes, _with_skimage(maps))):
         raise RuntimeError("the loops find other boxes than attrib, so nothing was timed")
-    work = prepare(model, BATCH)
-    attribution = _attribution(raw[:, 0])
+    work = prepare(model, BATCH, device=effort.device)
+    attribution = _attribution(raw[:, 0].to(effort.device))
     candidates = [
         call("torch", f"forward, {model}", work.forward, per=BATCH),
-        call(OURS, "threshold, components, boxes", partial(_ours, maps), limit=LIMIT, per=count),
+        call(
+            OURS,
+            "threshold, components, boxes",
+            partial(_ours, maps.to(effort.device)),
+            limit=LIMIT,
+            per=count,
+        ),
         call("OpenCV", "threshold, components, boxes", partial(_with_opencv, maps), per=count),
         call(
             "scikit-image", "threshold, components, boxes", partial(_with_skimage, maps), per=count
         ),
         call(OURS, "localize", partial(attrib.localize, attribution), limit=LIMIT, per=count),
     ]
-    yield measure(f"{count:,} maps, {SIZE} x {SIZE} pixels", candidates, effort.of(BUDGET))
+    yield measure(f"{count:,} maps, {SIZE} x {SIZE} pixels", candidates, BUDGET, effort)
 
 
 def _ours(maps: Tensor) -> Tensor:
@@ -79,11 +85,11 @@ def _with_skimage(maps: Tensor) -> Tensor:
 
 
 def _attribution(raw: Tensor) -> Attribution:
-    index = torch.arange(len(raw))
+    index = torch.arange(len(raw), device=raw.device)
     return Attribution(
         maps=raw,
         targets=Targets(image=index, label=torch.zeros_like(index)),
-        logits=torch.zeros(len(raw), 1),
+        logits=raw.new_zeros(len(raw), 1),
         method="cam",
         unit="logits",
         exact=True,

@@ -59,7 +59,7 @@ def tables(effort: Effort, settings: Sequence[Setting] = SETTINGS) -> Iterator[T
 
 
 def table(setting: Setting, effort: Effort) -> Table:
-    work = prepare(setting.model, setting.batch, setting.size)
+    work = prepare(setting.model, setting.batch, setting.size, effort.device)
     found, missing = peers.installed(peers.PEERS)
     whole = setting.batch == 1
     notes = [*missing, *(peers.told(peers.agreements(work, found)) if whole else ())]
@@ -67,7 +67,8 @@ def table(setting: Setting, effort: Effort) -> Table:
     return measure(
         f"{setting.model}, batch {setting.batch}, {setting.size} pixels",
         [call("torch", "forward", work.forward), *own(work), *others],
-        effort.of(setting.budget),
+        setting.budget,
+        effort,
         notes=notes,
     )
 

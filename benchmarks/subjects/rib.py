@@ -35,4 +35,4 @@ def tables(effort: Effort, **changed: Any) -> Iterator[Table]:
             call(OURS, "rib, expected others", partial(loops["attrib, expected others"], rib.POOL)),
         ]
         title = f"{options.model}, {options.size} pixels, {options.steps} steps"
-        yield measure(title, candidates, effort.of(BUDGET))
+        yield measure(title, candidates, BUDGET, effort)

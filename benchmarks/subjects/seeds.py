@@ -53,10 +53,10 @@ def tables(effort: Effort, settings: Sequence[Setting] = SETTINGS) -> Iterator[T
     """Measure a few pictures per call, for each setting."""
     for setting in settings:
         with tempfile.TemporaryDirectory() as folder:
-            yield _table(setting, Path(folder), effort.of(BUDGET))
+            yield _table(setting, Path(folder), effort)
 
 
-def _table(setting: Setting, folder: Path, budget: Budget) -> Table:
+def _table(setting: Setting, folder: Path, effort: Effort) -> Table:
     model = build(setting.model, output_stride=16, num_classes=CLASSES)
     model = model.to(memory_format=torch.channels_last)
     options = SeedOptions(formats=("label", "irn"))
@@ -78,7 +78,7 @@ def _table(setting: Setting, folder: Path, budget: Budget) -> Table:
         call(OURS, "reading it and making its views", partial(maker.read, samples[0])),
     ]
     title = f"{setting.model}, {setting.width} x {setting.height} pixels"
-    return measure(title, candidates, budget)
+    return measure(title, candidates, BUDGET, effort)
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def tables(effort: Effort) -> Iterator[Table]:
         call(OURS, "attrib --help", partial(_run, ATTRIB, "--help")),
         call(OURS, "attrib methods", partial(_run, ATTRIB, "methods")),
     ]
-    yield measure("a process", candidates, effort.of(BUDGET))
+    yield measure("a process", candidates, BUDGET, effort)
 
 
 def _run(code: str, *arguments: str) -> None:

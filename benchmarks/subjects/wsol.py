@@ -40,7 +40,7 @@ def tables(
             call("loop", "best overlaps", loop, per=count),
             call(OURS, "best overlaps", sweep, per=count),
         ]
-        yield measure(f"contours: {contours}", candidates, effort.of(BUDGET))
+        yield measure(f"contours: {contours}", candidates, BUDGET, effort)
 
 
 def _loop(
