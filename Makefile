@@ -27,8 +27,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/rib.py
+	$(BIN)/python -m benchmarks.run
 
 coverage: $(VENV)/.dev
 	$(BIN)/python benchmarks/coverage.py

@@ -1,96 +1,134 @@
-"""Make `docs/benchmarks.md` from `benchmarks/results/maps-*.json`: `python benchmarks/page.py`."""
+"""Make `docs/benchmarks.md` from `benchmarks/results/*.json`: `python -m benchmarks.page`.
+
+It shows what stands there and decides nothing: see `benchmarks.harness` and `benchmarks.report`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.subjects import SUBJECTS
+
+__all__ = ["page", "table", "write"]
+
 HERE = Path(__file__).parent
-TARGET = 1.05
-"""Most that a map of attrib may cost, over the plain forward pass."""
-CONTROL = "forward again"
-NOISE = 0.1
+RESULTS, PAGE = HERE / "results", HERE.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Written by `python benchmarks/page.py` from what `make bench` measured. A ratio is a call's time
-over that of the plain forward pass of the same round: median and spread over the rounds. *forward
-again* is that pass once more, and so the noise of the machine. The target is attrib's own, a ratio
-of 1.05. Before anything is timed, the peers' maps are compared with ours; only their Grad-CAM++
-differ. pytorch-grad-cam runs backward through the whole network and resizes to the input; torchcam
-and Captum record the whole forward pass; attrib records from the layer on.
+Written by `make bench` from what it measured; the figures of every round stand in
+`benchmarks/results/`. Candidates take turns, round by round, and a ratio is a call's time over that
+of the first row in the same round: the median over the rounds, and the range that leaves a tenth of
+them out at either end. The row *again* is the first one once more, and so the noise of the machine.
+*Beside the fastest peer* is attrib's time over that peer's, likewise. Weights are random.
 """
+COLUMNS = ("library", "what", "{unit}", "ratio", "range", "target", "", "beside the fastest peer")
 
 
-def page(reports: list[dict[str, Any]]) -> str:
-    """Write the page for reports as `maps.py --json` gives them."""
-    return "\n".join([HEAD, *(section(report) for report in reports)])
+def write(results: Path, to: Path) -> None:
+    """Write the page of all results that there are.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    files = [file for subject in SUBJECTS for file in sorted(results.glob(f"{subject}*.json"))]
+    reports = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    if not reports:
+        raise FileNotFoundError(f"no results in {results}; run `make bench` first")
+    to.write_text(page(reports), encoding="utf-8")
 
 
-def section(report: dict[str, Any]) -> str:
-    setting = report["setting"]
-    title = f"## {setting['model']}, batch {setting['batch']}, {setting['size']} pixels\n"
-    head = "| library | method | ms | ratio | spread | target |\n|---|---|---|---|---|---|"
+def page(reports: Sequence[dict[str, Any]]) -> str:
+    """Write the page for reports as `benchmarks.report.Report` describes them."""
+    parts = [HEAD, _targets(reports), *(_section(report) for report in reports)]
+    return "\n".join(parts)
+
+
+def _targets(reports: Sequence[dict[str, Any]]) -> str:
     lines = [
-        title,
-        machine(report) + "\n",
-        *warnings(report),
-        head,
-        *(line(row) for row in report["methods"]),
+        "## Targets",
+        "",
+        "| subject | met | missed | slower than a peer |",
+        "|---|---|---|---|",
     ]
-    return "\n".join([*lines, *notes(report)]) + "\n"
+    for report in reports:
+        cells = (report["title"], report["met"], len(report["missed"]), len(report["slower"]))
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    missed = [line for report in reports for line in report["missed"]]
+    slower = [line for report in reports for line in report["slower"]]
+    lines += ["", "Missed:", "", *_list(missed)] if missed else []
+    if slower:
+        lines += ["", "Slower than the fastest peer in nine of ten rounds:", "", *_list(slower)]
+    return "\n".join(lines) + "\n"
 
 
-def machine(report: dict[str, Any]) -> str:
-    """Name the machine and the versions, and how often each call was timed."""
+def _section(report: dict[str, Any]) -> str:
+    lines = [f"## {report['title']}", "", report["about"], "", _machine(report), ""]
+    for warning in report["warnings"]:
+        lines += [f"**{warning}**", ""]
+    for part in report["tables"]:
+        lines += [*table(part), ""]
+    return "\n".join(lines)
+
+
+def _machine(report: dict[str, Any]) -> str:
     facts = dict(report["machine"])
     where = f"{facts.pop('device')}, {facts.pop('threads')} threads"
     versions = ", ".join(f"{name} {version}" for name, version in facts.items())
-    return f"{where}, {report['setting']['rounds']} rounds; {versions}."
+    clock = "" if report["clock"] == "wall" else "; times are of the processor"
+    return f"{where}; {versions}; {report['seconds']:.0f} s{clock}."
 
 
-def notes(report: dict[str, Any]) -> list[str]:
-    """Say what else was measured: more targets per picture, and importing."""
-    found = []
-    if report["growth"]:
-        rows = [
-            f"{row['method']} {row['ratio']:.3f}"
-            for row in report["growth"]
-            if row["library"] == "attrib"
-        ]
-        found.append(f"\nMore classes of each picture: {'; '.join(rows)}.")
-    if report["imports"]:
-        seconds = report["imports"]["difference"]
-        found.append(f"\n`import attrib` takes {seconds:.2f} s more than `import torch`.")
-    return found
+def table(part: dict[str, Any]) -> list[str]:
+    """Write one table, as `benchmarks.harness.Table` describes it."""
+    rounds = len(part["rows"][0]["values"]) if part["rows"] else 0
+    lines = [f"### {part['title']}", ""]
+    for warning in part["warnings"]:
+        lines += [f"**{warning}**", ""]
+    if part["rows"]:
+        lines += _rows(part["rows"], part["unit"])
+    notes = [f"{rounds} rounds.", *part["notes"]] if rounds else part["notes"]
+    return [*lines, "", *_list(notes)]
 
 
-def warnings(report: dict[str, Any]) -> list[str]:
-    found = []
-    if (report["speedup"] or 1) < 1 and report["machine"]["threads"] != 1:
-        found.append("**BUSY**: threads waited for other processes.\n")
-    control = [row for row in report["methods"] if row["method"] == CONTROL]
-    if any(max(1 - row["low"], row["high"] - 1) > NOISE for row in control):
-        found.append("**NOISY**: the forward pass differs from itself by more than 10 %.\n")
-    return found
+def _rows(rows: Sequence[dict[str, Any]], unit: str) -> list[str]:
+    """Leave out the columns that are empty throughout."""
+    cells = [_cells(row) for row in rows]
+    kept = [i for i in range(len(COLUMNS)) if any(row[i] for row in cells)]
+    head = [COLUMNS[i].format(unit=unit) for i in kept]
+    return [
+        _line(head),
+        "|" + "---|" * len(kept),
+        *(_line([row[i] for i in kept]) for row in cells),
+    ]
 
 
-def line(row: dict[str, Any]) -> str:
-    spread = f"{row['low']:.2f} .. {row['high']:.2f}"
-    figures = f"{row['milliseconds']:.1f} | {row['ratio']:.3f} | {spread}"
-    return f"| {row['library']} | {row['method']} | {figures} | {verdict(row)} |"
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["library"],
+        row["what"],
+        _figure(row["value"]),
+        f"{row['ratio']:.3f}",
+        f"{row['low']:.2f} .. {row['high']:.2f}",
+        "" if row["limit"] is None else f"{row['limit']:.3g}",
+        row["verdict"],
+        row["peer"],
+    ]
 
 
-def verdict(row: dict[str, Any]) -> str:
-    if row["library"] != "attrib":
-        return ""
-    missed = row["ratio"] / TARGET - 1
-    return "met" if missed <= 0 else f"missed by {missed:.1%}"
+def _figure(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _list(items: Sequence[str]) -> list[str]:
+    return [f"- {item}" for item in items]
 
 
 if __name__ == "__main__":
-    files = sorted((HERE / "results").glob("maps-*.json"))
-    if not files:
-        raise SystemExit("no results; run `python benchmarks/run.py` first")
-    text = page([json.loads(file.read_text(encoding="utf-8")) for file in files])
-    (HERE.parent / "docs" / "benchmarks.md").write_text(text, encoding="utf-8")
+    write(RESULTS, PAGE)

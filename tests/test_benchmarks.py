@@ -1,21 +1,25 @@
-"""The benchmark of maps measures what it says, on a tiny setting; how fast is not tested."""
+"""The benchmarks measure what they say, on tiny settings; how fast is not tested."""
 
-import io
 import json
 import math
 import sys
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import fields, replace
+from contextlib import nullcontext
+from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import maps
-from benchmarks.maps import METHODS, PEERS, TARGETS, Agreement, Candidate, Report, Row, Setting
+from benchmarks import harness, machine, models, page, peers, report, run
+from benchmarks.harness import Budget, Candidate, Effort, Row, Table
+from benchmarks.subjects import SUBJECTS, captum, explain, growth, localisation, maps, memory, wsol
+from benchmarks.subjects import rib as rib_subject
+from benchmarks.subjects import seeds as seeds_subject
 
-TINY = Setting(model="torchvision/resnet18", batch=2, size=64, rounds=1)
-BY_NAME = {peer.name: peer for peer in PEERS}
+QUICK = Effort(factor=0.0)
+"""One round each."""
+SMALL = "torchvision/resnet18"
+TINY = maps.Setting(model=SMALL, batch=1, size=64, budget=Budget(seconds=0))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,217 +32,344 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def printed_and_written(tmp_path_factory):
-    file = tmp_path_factory.mktemp("maps") / "maps.json"
-    options = f"--model {TINY.model} --batch 2 --size 64 --rounds 1 --growth".split()
-    with redirect_stdout(io.StringIO()) as printed:
-        maps.main([*options, "--json", str(file)])
-    return printed.getvalue(), json.loads(file.read_text())
-
-
-@pytest.fixture(scope="module")
 def work():
-    return maps.prepare(TINY)
+    return models.prepare(SMALL, 2, 64)
 
 
-def named(rows):
-    return [(row["library"], row["method"]) for row in rows]
+def named(table):
+    return [(row.library, row.what) for row in table.rows]
 
 
-def test_attrib_and_the_forward_pass_are_in_the_table(printed_and_written):
-    text, written = printed_and_written
-    rows = named(written["methods"])
-    assert rows[:2] == [("torch", "forward"), ("torch", "forward again")]
-    assert rows[2 : 2 + len(METHODS)] == [("attrib", method) for method in METHODS]
-    assert f"{TINY.model}, 2 images of 64 x 64" in text
+def fake(library, what, *, limit=None, calls=None):
+    def ready():
+        return nullcontext(lambda: None if calls is None else calls.append(what))
+
+    return Candidate(library=library, what=what, ready=ready, limit=limit)
 
 
-@pytest.mark.parametrize("peer", PEERS, ids=lambda p: p.name)
-def test_every_installed_peer_is_in_the_table_and_makes_the_same_maps(peer, printed_and_written):
+# How it is measured
+
+
+def test_candidates_take_turns():
+    calls: list[str] = []
+    given = [fake("x", name, calls=calls) for name in "abc"]
+    table = harness.measure("t", given, Budget(seconds=60, most=3), Effort())
+    assert "".join(calls) == "aabc" + "aabc" + "abca" + "bcaa"
+    assert [row.what for row in table.rows] == ["a", "a again", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "factor", "rounds"),
+    [
+        (Budget(seconds=0, least=2), 1, 2),
+        (Budget(seconds=60, least=2, most=4), 1, 4),
+        (Budget(seconds=0, least=3), 0.1, 1),
+        (Budget(seconds=0, least=3), 9, 3),
+    ],
+)
+def test_rounds_are_as_many_as_there_is_time_for(budget, factor, rounds):
+    table = harness.measure("t", [fake("x", "a")], budget, Effort(factor=factor))
+    assert all(len(row.values) == rounds for row in table.rows)
+
+
+def test_time_is_what_passes_or_what_the_processor_worked():
+    def ready():
+        import time
+
+        return nullcontext(lambda: time.sleep(0.02))
+
+    candidate = Candidate(library="x", what="a", ready=ready, per=2)
+    by = {
+        clock: harness.measure("t", [candidate], Budget(seconds=0), effort).rows[0]
+        for clock in ("wall", "processor")
+        for effort in [Effort(clock=clock)]
+    }
+    assert by["wall"].value >= 10  # milliseconds per picture of two
+    assert by["processor"].value < 5
+
+
+def test_ratios_are_of_the_same_round():
+    first, other = fake("torch", "f"), fake("attrib", "cam", limit=2.0)
+    rows = harness.rows_of([first, other], [[1.0, 10.0, 2.0], [2.0, 30.0, 8.0]])
+    assert (rows[1].value, rows[1].ratio, rows[1].low, rows[1].high) == (8, 3, 2, 4)
+    assert rows[1].verdict == "missed by 50.0%"
+
+
+def test_of_ten_rounds_the_extremes_are_left_out():
+    values = [float(x) for x in (100, 9, 8, 7, 6, 5, 4, 3, 2, 0.1)]
+    rows = harness.rows_of([fake("torch", "f"), fake("attrib", "cam")], [[1.0] * 10, values])
+    assert (rows[1].low, rows[1].high) == (2, 9)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "limit", "verdict"),
+    [(1.05, 1.05, "met"), (1.26, 1.05, "missed by 20.0%"), (9.0, None, "")],
+)
+def test_targets_are_judged(ratio, limit, verdict):
+    given = [fake("torch", "f"), fake("attrib", "cam", limit=limit)]
+    assert harness.rows_of(given, [[1.0], [ratio]])[1].verdict == verdict
+
+
+def test_attrib_is_compared_with_the_fastest_that_does_the_same():
+    given = [fake("a", "f"), fake("attrib", "cam"), fake("a", "cam"), fake("b", "cam")]
+    rows = harness.rows_of(given, [[1.0, 1.0], [3.0, 3.0], [4.0, 4.0], [2.0, 2.0]])
+    assert (rows[1].peer, rows[1].slower) == ("1.50 × b", True)
+    assert all(not row.peer for row in (*rows[:1], *rows[2:]))
+    rows = harness.rows_of(given, [[1.0, 1.0], [3.0, 1.9], [4.0, 4.0], [2.0, 2.0]])
+    assert not rows[1].slower  # not in every round
+
+
+def test_noisy_table_is_named():
+    quiet = harness.rows_of([fake("torch", "f"), fake("torch", "f again")], [[1.0], [1.05]])
+    assert harness.noisy(quiet) == ()
+    assert harness.noisy(()) == ()
+    assert "up to 55%" in harness.noisy([replace(quiet[1], low=0.45)])[0]
+    assert "up to 40%" in harness.noisy([replace(quiet[1], high=1.4)])[0]
+    assert harness.noisy([replace(quiet[1], what="cam", high=3)]) == ()
+
+
+def test_busy_machine_is_named():
+    assert "2 threads take 4.0 times as long as one" in machine.busy(2, 0.25)[0]
+    assert machine.busy(2, 1.9) == machine.busy(1, 0.9) == ()
+
+
+def test_threads_are_as_before_once_their_gain_is_known():
+    threads = torch.get_num_threads()
+    assert machine.speedup() > 0
+    assert torch.get_num_threads() == threads
+
+
+def test_the_machine_and_the_versions_are_told(monkeypatch):
+    monkeypatch.setattr(machine, "PACKAGES", ("torch", "no-such-package"))
+    found = machine.facts()
+    assert {"device", "threads", "torch", "python"} <= set(found)
+    assert found["no-such-package"] == "missing"
+
+
+# Peers
+
+
+@pytest.mark.parametrize("peer", peers.PEERS, ids=lambda p: p.name)
+def test_every_installed_peer_makes_the_same_maps(peer, work):
     pytest.importorskip(peer.module)
-    text, written = printed_and_written
-    assert {m for p, m in named(written["methods"]) if p == peer.name} == set(peer.classes)
-    assert peer.name in text
-    agreed = {a["method"]: a for a in written["agreement"] if a["peer"] == peer.name}
-    assert agreed.keys() == peer.classes.keys()
-    for method in agreed.keys() - {"gradcam++"}:
-        assert agreed[method]["correlation"] > 0.999
-        assert agreed[method]["difference"] < 1e-4
-        assert not agreed[method]["known"]
+    found = {a.method: a for a in peers.agreements(work, [peer])}
+    assert found.keys() == peer.classes.keys()
+    for method in found.keys() - {"gradcam++"}:
+        assert found[method].same
+        assert found[method].difference < 1e-4
+    assert "makes the same maps: " in peers.told(list(found.values()))[0]
 
 
-def test_figures_are_positive_and_in_order(printed_and_written):
-    _, written = printed_and_written
-    for row in (*written["methods"], *written["growth"]):
-        figures = [row[name] for name in ("milliseconds", "ratio", "low", "high")]
-        assert all(math.isfinite(x) and x > 0 for x in figures)
-        assert row["low"] <= row["ratio"] <= row["high"]
-    assert written["methods"][0]["ratio"] == 1
-    assert written["speedup"] > 0
-
-
-def test_growth_has_a_row_for_each_number_of_targets(printed_and_written):
-    text, written = printed_and_written
-    names = [f"infocam+, {n} per image" for n in TARGETS]
-    assert [m for p, m in named(written["growth"]) if p == "attrib"] == names
-    assert all(name in text for name in names)
-
-
-def test_growth_asks_for_so_many_targets(work):
-    for n, candidate in zip(TARGETS, maps.growth_candidates(work), strict=True):
-        assert len(maps.maps_of(candidate)) == n * TINY.batch
-
-
-def test_json_has_the_documented_fields(printed_and_written):
-    _, written = printed_and_written
-    parts = [
-        (Report, written),
-        (Setting, written["setting"]),
-        (Row, written["methods"][0]),
-        (Agreement, written["agreement"][0]),
-    ]
-    for cls, part in parts:
-        assert list(part) == [field.name for field in fields(cls)]
-        assert all(f"{name}: " in cls.__doc__ for name in part)
-    assert {"device", "threads", "torch", "attrib"} <= set(written["machine"])
-    assert written["imports"] is None
-
-
-@pytest.mark.parametrize("peer", PEERS, ids=lambda p: p.name)
-def test_missing_peer_is_said_to_be_missing(peer, monkeypatch):
-    monkeypatch.setitem(sys.modules, peer.module, None)
-    found, (missing,) = maps.installed([peer])
-    assert found == []
-    assert missing.peer == peer.name
-    assert missing.methods == tuple(peer.classes)
-    assert peer.module in missing.reason
-    for line, method in zip(maps.missing_lines([missing]), peer.classes, strict=True):
-        assert line.split()[:3] == [peer.name, method, "missing"]
-        assert "pip install 'attrib[bench]'" in line
-
-
-def test_without_peers_the_rest_is_measured(monkeypatch):
-    for peer in PEERS:
-        monkeypatch.setitem(sys.modules, peer.module, None)
-    report = maps.run(TINY)
-    assert {row.library for row in report.methods} == {"torch", "attrib"}
-    assert [m.peer for m in report.missing] == list(BY_NAME)
-    assert report.agreement == ()
-    text = maps.text(report)
-    assert text.count("not checked") == len(PEERS)
-    assert text.count(maps.INSTALL) == sum(len(peer.classes) for peer in PEERS)
-
-
-def test_nothing_is_timed_when_maps_differ(monkeypatch):
-    peer = BY_NAME["Captum"]
-    pytest.importorskip(peer.module)
-    mirrored = replace(peer, maps=lambda found: peer.maps(found).flip(2))
-    monkeypatch.setattr(maps, "PEERS", (mirrored,))
-    monkeypatch.setattr(maps, "measure", lambda *_, **__: pytest.fail("timed"))
-    with pytest.raises(RuntimeError, match=r"not the same maps[^:]*:\n  Captum +gradcam .*DIFFER"):
-        maps.run(TINY)
-
-
-def test_maps_are_compared_after_the_scaling_that_a_peer_does():
-    own = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    scaled = replace(PEERS[0], scaled=True)
-    raw = replace(PEERS[0], scaled=False)
-    assert maps.compare(own, 3 * own - 1, peer=scaled, method="cam").holds
-    assert not maps.compare(own, 3 * own, peer=raw, method="cam").holds
-    assert not maps.compare(own, own.flip(1), peer=scaled, method="cam").holds
-    large = nn.functional.interpolate(own[:, None], (8, 8), mode="bilinear")[:, 0]
-    assert maps.compare(own, large, peer=scaled, method="cam").holds
-
-
-def test_maps_that_are_constant_do_not_pass_for_the_same(work):
-    flat = torch.zeros(2, 4, 4, dtype=torch.float64)
-    assert not maps.compare(flat, flat, peer=PEERS[0], method="cam").holds
-
-
-@pytest.mark.parametrize("peer", PEERS, ids=lambda p: p.name)
+@pytest.mark.parametrize("peer", peers.PEERS, ids=lambda p: p.name)
 def test_candidates_leave_the_model_to_the_next_one(peer, work):
     pytest.importorskip(peer.module)
-    for candidate in maps.peer_candidates(work, peer):
-        maps.seconds(candidate, TINY.device)
+    for candidate in peers.candidates(work, peer).values():
+        harness.seconds(candidate, QUICK)
         assert not any(m._forward_hooks or m._backward_hooks for m in work.model.modules())
         assert all(p.grad is None and p.requires_grad for p in work.model.parameters())
         assert not work.images.requires_grad
 
 
-def test_candidates_take_turns():
-    calls: list[str] = []
-
-    def fake(name):
-        def ready():
-            return nullcontext(lambda: calls.append(name))
-
-        return Candidate(library="x", method=name, gives="", ready=ready, maps=torch.as_tensor)
-
-    rows = maps.measure([fake("a"), fake("b"), fake("c")], rounds=3, device="cpu")
-    assert "".join(calls) == "abc" + "abc" + "bca" + "cab"
-    assert [r.method for r in rows] == ["a", "b", "c"]
+@pytest.mark.parametrize("peer", peers.PEERS, ids=lambda p: p.name)
+def test_missing_peer_is_said_to_be_missing(peer, monkeypatch):
+    monkeypatch.setitem(sys.modules, peer.module, None)
+    found, (missing,) = peers.installed([peer])
+    assert found == []
+    assert peer.name in missing
+    assert peer.module in missing
+    assert "pip install 'attrib[bench]'" in missing
 
 
-def test_ratios_are_of_the_same_round():
-    candidate = Candidate(
-        library="x", method="y", gives="", ready=nullcontext, maps=torch.as_tensor
-    )
-    row = maps.row(candidate, [2.0, 30.0, 8.0], [1.0, 10.0, 2.0])
-    assert (row.milliseconds, row.ratio, row.low, row.high) == (8000, 3, 2, 4)
+def test_nothing_is_timed_when_maps_differ(monkeypatch):
+    peer = peers.PEERS[-1]
+    mirrored = replace(peer, maps=lambda found: peer.maps(found).flip(2))
+    monkeypatch.setattr(peers, "PEERS", (mirrored,))
+    monkeypatch.setattr(maps, "measure", lambda *_, **__: pytest.fail("timed"))
+    with pytest.raises(RuntimeError, match=r"not the same maps[^:]*:\nCaptum gradcam: .*DIFFER"):
+        list(maps.tables(QUICK, [TINY]))
 
 
-def test_busy_machine_is_named():
-    report = Report(
-        setting=TINY,
-        machine={"threads": 2},
-        speedup=0.25,
-        agreement=(),
-        methods=(),
-        missing=(),
-    )
-    assert "2 threads take 4.0 times as long as one" in maps.text(report)
-    assert "BUSY" not in maps.text(replace(report, speedup=1.9))
-    assert "BUSY" not in maps.text(replace(report, speedup=None))
-    assert "BUSY" not in maps.text(replace(report, speedup=0.99, machine={"threads": 1}))
+def test_maps_are_compared_after_the_scaling_that_a_peer_does():
+    own = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scaled = replace(peers.PEERS[0], scaled=True)
+    raw = replace(peers.PEERS[0], scaled=False)
+    assert peers.compare(own, 3 * own - 1, peer=scaled, method="cam").holds
+    assert not peers.compare(own, 3 * own, peer=raw, method="cam").holds
+    assert not peers.compare(own, own.flip(1), peer=scaled, method="cam").holds
+    large = nn.functional.interpolate(own[:, None], (8, 8), mode="bilinear")[:, 0]
+    assert peers.compare(own, large, peer=scaled, method="cam").holds
 
 
-def test_noisy_table_is_named():
-    quiet = Row(
-        library="torch",
-        method=maps.CONTROL,
-        milliseconds=1,
-        ratio=1,
-        low=0.95,
-        high=1.05,
-        gives="",
-    )
-    assert maps.noisy([quiet]) == []
-    assert maps.noisy([]) == []
-    assert "up to 55%" in maps.noisy([replace(quiet, low=0.45)])[0]
-    assert "up to 40%" in maps.noisy([replace(quiet, high=1.4)])[0]
-    assert maps.noisy([replace(quiet, method="cam", high=3)]) == []
+def test_maps_that_are_constant_do_not_pass_for_the_same():
+    flat = torch.zeros(2, 4, 4, dtype=torch.float64)
+    assert not peers.compare(flat, flat, peer=peers.PEERS[0], method="cam").holds
 
 
-def test_threads_are_as_before_once_their_gain_is_known(work):
-    threads = torch.get_num_threads()
-    assert maps.speedup(maps.forward_candidates(work)[0]) > 0
-    assert torch.get_num_threads() == threads
+def test_peers_that_cannot_read_tokens_are_not_asked_to():
+    work = models.prepare("vit_small_patch16_224", 1)
+    assert work.layer == work.classifier.gradient_layer
+    assert peers.candidates(work, replace(peers.PEERS[-1], tokens=False)) == {}
 
 
-def test_imports_are_timed_in_processes_of_their_own(monkeypatch):
-    assert 0 < maps.import_seconds("json") < 60
-    given = {"torch": iter([9.0, 1.0, 2.0, 3.0]), "attrib": iter([9.0, 4.0, 5.0, 9.0])}
-    monkeypatch.setattr(maps, "import_seconds", lambda module: next(given[module]))
-    found = maps.measure_imports(repeats=3)
-    assert (found.torch, found.attrib, found.difference) == (2, 5, 3)
+# Subjects
 
 
-def test_model_without_a_known_feature_map_says_what_to_name():
-    with pytest.raises(ValueError, match=r"AlexNet has no layer4; .*--layer.*features, avgpool"):
-        maps.last_block(maps.build("torchvision/alexnet"))
+def test_maps_are_beside_the_forward_pass(monkeypatch):
+    monkeypatch.setattr(peers, "PEERS", ())
+    (table,) = maps.tables(QUICK, [TINY])
+    assert named(table)[:2] == [("torch", "forward"), ("torch", "forward again")]
+    methods = (*maps.CLASS_MAPS, *maps.GRADIENTS, *maps.OTHERS)
+    assert named(table)[2:] == [("attrib", method) for method in methods]
+    assert all(row.limit == maps.LIMIT and row.verdict for row in table.rows[2:])
+    for row in table.rows:
+        assert 0 < row.low <= row.ratio <= row.high < math.inf
+
+
+def test_a_table_is_made_of_every_model_and_batch():
+    assert len({(s.model, s.batch) for s in maps.SETTINGS}) == 8
+    assert {s.model for s in maps.SETTINGS} <= models.LAYERS.keys()
+
+
+def test_explaining_is_beside_predicting():
+    (table,) = explain.tables(QUICK, [SMALL])
+    assert table.rows[0].what == "predict"
+    assert [row.limit for row in table.rows[3:]] == [explain.LIMIT] * len(explain.METHODS)
+
+
+def test_localisation_is_beside_the_loops():
+    (table,) = localisation.tables(QUICK, count=6, model=SMALL)
+    assert {row.library for row in table.rows} == {"torch", "attrib", "OpenCV", "scikit-image"}
+    assert [row.verdict for row in table.rows].count("") == 4
+
+
+def test_localisation_is_not_timed_where_boxes_differ(monkeypatch):
+    monkeypatch.setattr(localisation, "_with_skimage", lambda maps: torch.zeros(6, 4).long())
+    with pytest.raises(RuntimeError, match="other boxes"):
+        list(localisation.tables(QUICK, count=6, model=SMALL))
+
+
+def test_the_sweep_is_beside_the_loop():
+    tables = list(wsol.tables(QUICK, count=2, size=32, steps=20))
+    assert [table.title for table in tables] == ["contours: largest", "contours: all"]
+    assert all(table.rows[-1].peer for table in tables)
+
+
+def test_seeds_are_beside_the_network():
+    setting = seeds_subject.Setting(model="test_resnet", width=64, height=48)
+    (table,) = seeds_subject.tables(QUICK, [setting])
+    assert [row.what for row in table.rows][::2] == [
+        "the network alone",
+        "files to files",
+        "reading it and making its views",
+    ]
+
+
+def test_rib_is_beside_the_published_loop():
+    small = {"model": "resnet10t", "size": 48, "crop": 32, "steps": 2, "others": 3}
+    (table,) = rib_subject.tables(QUICK, **small)
+    assert table.rows[2].peer.endswith("× loop")
+
+
+def test_captum_is_called_by_hand_and_finds_the_same():
+    tables = list(captum.tables(QUICK, SMALL, steps=2, samples=60, size=64))
+    assert [table.rows[-1].library for table in tables] == ["attrib"] * 3
+
+
+def test_captum_is_not_timed_where_maps_differ():
+    with pytest.raises(RuntimeError, match=r"cam differs from Captum's by 1.0e\+00"):
+        captum._check("cam", torch.ones(1, 2, 2), torch.zeros(1, 2, 2))
+
+
+def test_memory_is_that_of_the_call(work):
+    assert memory.added(work, "forward") < 100
+    shown = memory._shown("pytorch-grad-cam:gradcam")
+    assert (shown.library, shown.what, shown.limit) == ("pytorch-grad-cam", "gradcam", None)
+    assert memory._shown("cam").limit == memory.LIMIT
+    assert memory._call(work, "cam and localize")().heatmaps
+
+
+def test_without_proc_there_is_no_memory_to_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "CLEAR", tmp_path / "nothing")
+    (table,) = memory.tables(QUICK)
+    assert table.rows == ()
+    assert "- It is read from Linux's /proc." in page.table(asdict(table))
+
+
+def test_memory_counts_what_is_held(work, monkeypatch):
+    monkeypatch.setattr(memory, "_call", lambda *_: lambda: torch.ones(50 << 18).sum())
+    assert 45 < memory.added(work, "anything") < 60
+
+
+def test_growth_fits_the_exponent():
+    assert growth.exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
+    axes = [replace(axis, steps=axis.steps[:2]) for axis in growth.AXES]
+    axes[1] = replace(axes[1], steps=(64, 96))
+    tables = list(growth.tables(QUICK, SMALL, axes, size=64))
+    assert len(tables) == len(axes)
+    for table in tables:
+        assert table.notes[0].startswith("Exponents: forward ")
+
+
+# What is left of it
+
+
+@pytest.fixture
+def found(monkeypatch):
+    monkeypatch.setattr(peers, "PEERS", ())
+    return report.run("maps", QUICK, settings=[TINY])
+
+
+def test_json_has_the_documented_fields(found):
+    written = json.loads(json.dumps(asdict(found)))
+    parts = [(report.Report, written), (Table, written["tables"][0])]
+    for cls, part in [*parts, (Row, written["tables"][0]["rows"][0])]:
+        assert list(part) == [field.name for field in fields(cls)]
+        assert all(f"{name}: " in cls.__doc__ for name in part)
+
+
+def test_targets_are_counted(found):
+    rows = found.tables[0].rows
+    assert found.met + sum(row.verdict.startswith("missed") for row in rows) == 9
+    assert bool(found.missed) == (found.met < 9)
+
+
+def test_every_subject_says_what_it_is():
+    import importlib
+
+    for name in SUBJECTS:
+        module = importlib.import_module(f"benchmarks.subjects.{name}")
+        assert module.TITLE
+        assert module.ABOUT.endswith(".")
+
+
+def test_one_command_measures_and_writes_the_page(tmp_path, monkeypatch, found):
+    monkeypatch.setattr(report, "run", lambda name, effort: replace(found, subject=name))
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(run, "keep_freed_memory", lambda: None)
+    run.main(["maps", "--results", str(tmp_path / "new")])
+    assert json.loads((tmp_path / "new" / "maps.json").read_text())["subject"] == "maps"
+    assert "## Maps" in (tmp_path / "page.md").read_text()
+
+
+def test_unknown_subject_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        run.main(["mops"])
+    assert "no benchmark 'mops'; there are maps, explain" in capsys.readouterr().err
+
+
+def test_many_subjects_run_in_processes_of_their_own(monkeypatch, tmp_path):
+    commands = []
+    monkeypatch.setattr(run.subprocess, "run", lambda command, **_: commands.append(command))
+    run.main(["maps", "rib", "--threads", "1", "--no-page", "--results", str(tmp_path)])
+    assert [command[3] for command in commands] == ["maps", "rib"]
+    assert all("--no-page" in command and str(tmp_path) in command for command in commands)
 
 
 def test_timm_models_are_built_by_name():
-    pytest.importorskip("timm")
-    model = maps.build("test_resnet")
-    assert isinstance(model.get_submodule(maps.last_block(model)), nn.Module)
+    assert isinstance(models.build("test_resnet"), nn.Module)
+    assert models.build(SMALL, num_classes=3).fc.out_features == 3
+
+
+def test_a_photograph_is_about_as_large_as_one(tmp_path):
+    path = models.photograph(tmp_path / "a.jpg")
+    assert 30_000 < path.stat().st_size < 200_000

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812
 
@@ -11,6 +11,7 @@ import attrib
 from attrib.errors import DegenerateMapWarning, InputError
 from attrib.localize import (
     covered,
+    cut_values,
     label_components,
     largest_component,
     largest_component_batched,
@@ -367,6 +368,36 @@ def test_what_the_model_did_not_see_is_zero_and_out_of_every_mask():
     found = localize(attribution(bump()[None], (frame,)), threshold=0.0)
     assert not found.heatmaps[0][:, :32].any()
     assert found.boxes.tolist() == [[32, 0, 96, 64]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(frame=frames, rule=st.sampled_from(["fraction", "percentile", "otsu"]))
+def test_the_part_that_was_seen_is_what_the_whole_picture_gives(frame, rule):
+    """Cutting the window out first changes nothing: all is done on the whole picture here."""
+    threshold = 60 if rule == "percentile" else 0.4
+    maps = torch.rand(2, 5, 6, generator=torch.Generator().manual_seed(0))
+    seen = covered(frame, maps.device)
+    seen = torch.ones(frame.source, dtype=torch.bool) if seen is None else seen
+    assume(seen.any())
+    heat, low, high = normalize(to_source(maps, frame), "minmax", seen)
+    cut = cut_values(heat, low, high, threshold, rule, seen)
+    want = largest_component((heat >= cut[..., None]) & seen)
+    found = localize(attribution(maps, (frame,) * 2, frame.tensor), threshold=threshold, rule=rule)
+    torch.testing.assert_close(torch.stack(found.heatmaps), heat, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.thresholds, cut, atol=1e-6, rtol=0)
+    differ = torch.stack(found.masks)[:, 0] != want.masks
+    assert not ((heat - cut[..., None]).abs()[differ] > 1e-6).any()  # but for rounding
+    if not differ.any():
+        assert torch.equal(found.boxes, want.boxes[want.areas > 0])
+
+
+def test_a_picture_that_was_not_seen_at_all_has_no_mask():
+    frame = Frame(source=(20, 30), resized=(20, 30), offset=(0, 90), tensor=(20, 20))
+    assert not covered(frame, torch.device("cpu")).any()
+    found = localize(attribution(bump()[None], (frame,), (20, 20)))
+    assert found.heatmaps[0].shape == found.masks[0][0].shape == (20, 30)
+    assert not found.heatmaps[0].any()
+    assert not len(found.boxes)
 
 
 def test_degenerate_maps_are_empty_flagged_and_explained():

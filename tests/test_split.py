@@ -253,6 +253,19 @@ def test_chunked_class_maps_are_the_whole_ones(monkeypatch):
     torch.testing.assert_close(whole, want)
 
 
+@pytest.mark.parametrize("classes", [1, 2, 4, 7])
+def test_evidence_of_few_classes_is_that_of_all(classes):
+    """Few classes have their weights picked out, many are multiplied with all of them."""
+    classifier = split(make("plain"), spec=SPEC)
+    grid, count = classifier.forward(images(3)).grid, classifier.num_classes
+    rows = torch.zeros(4, count)
+    rows[:, : min(classes, count)] = torch.randn(4, min(classes, count))
+    image = torch.tensor([0, 1, 1, 2])
+    want = torch.einsum("nc,ncuv->nuv", rows, classifier.class_maps(grid)[image])
+    torch.testing.assert_close(classifier.evidence(grid, image, rows), want)
+    assert classifier.evidence(grid, image[:0], rows[:0]).shape == (0, *grid.shape[2:])
+
+
 def test_in_place_heads_do_not_rewrite_the_features():
     classifier = split(InPlace(), features="features.4", head="fc", spec=SPEC)
     assert classifier.forward(images()).grid.min() < 0

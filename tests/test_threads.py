@@ -64,3 +64,12 @@ def test_explainers_that_share_a_part_of_a_model_leave_it_in_training():
     found = together(lambda i: explainers[i % 2](given).maps, range(THREADS * ROUNDS))
     assert all(torch.equal(maps, alone[i % 2]) for i, maps in enumerate(found))
     assert all(module.training for module in (*whole.modules(), *part.modules()))
+
+
+def test_modules_are_listed_once_each():
+    shared = torch.nn.Linear(2, 2)
+    model = torch.nn.Sequential(shared, torch.nn.Sequential(shared, torch.nn.ReLU()))
+    model.register_module("absent", None)
+    found = attrib.surgery._every(model)
+    assert len(found) == 4
+    assert set(found) == set(model.modules())

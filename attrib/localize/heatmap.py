@@ -7,6 +7,7 @@ and flip at once, batched and on any device.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import Literal
 
 import torch
@@ -16,38 +17,60 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.types import Frame, MapStatus, Normalize
 
-__all__ = ["Resize", "covered", "normalize", "status_of", "to_source", "usable"]
+__all__ = ["Resize", "Window", "covered", "normalize", "status_of", "to_source", "usable", "window"]
 
 Resize = Literal["bilinear", "bicubic", "nearest"]
+Window = tuple[slice, slice]
+"""Rows and columns of a picture."""
 
 FLAT = 1e-6
 """A map whose range is this small against its largest magnitude is constant but for rounding."""
 
 
 def to_source(
-    maps: Float[Tensor, "n u v"], frame: Frame, resize: Resize = "bilinear"
-) -> Float[Tensor, "n H W"]:
-    """Resample maps to the source picture.
+    maps: Float[Tensor, "n u v"],
+    frame: Frame,
+    resize: Resize = "bilinear",
+    within: Window = (slice(None), slice(None)),
+) -> Float[Tensor, "n _H _W"]:
+    """Resample maps to the source picture, or to a window of it.
 
     Without crop and padding this equals `torch.nn.functional.interpolate` with
     `align_corners=False`; beyond what the model saw, the edge value is repeated.
     """
-    y, x = _axes(frame, maps.device)
+    y, x = (at[part] for at, part in zip(_axes(frame, maps.device), within, strict=True))
     rows = _weights(y * maps.shape[1] / frame.tensor[0], maps.shape[1], resize).to(maps.dtype)
     cols = _weights(x * maps.shape[2] / frame.tensor[1], maps.shape[2], resize).to(maps.dtype)
     return rows @ maps @ cols.T
 
 
+def window(frame: Frame) -> Window:
+    """Tell which source rows and columns the model saw; empty ones if it saw nothing."""
+    return _seen(frame, 0), _seen(frame, 1)
+
+
+def _seen(frame: Frame, axis: int) -> slice:
+    """Search for the ends, which asks no device and takes no time."""
+    size, tensor = frame.source[axis], frame.tensor[axis]
+    ratio, offset = frame.resized[axis] / size, frame.offset[axis]
+    mirrored = frame.flip and axis == 1  # then from -tensor, which is outside, to 0, which is not
+    start = -tensor if mirrored else 0
+    end = bisect_right if mirrored else bisect_left
+
+    def at(i: int) -> float:
+        return (i + 0.5) * ratio - offset + start
+
+    return slice(end(range(size), start, key=at), end(range(size), start + tensor, key=at))
+
+
 def covered(frame: Frame, device: torch.device) -> Bool[Tensor, "H W"] | None:
     """Tell which source pixels the model saw; None if it saw them all."""
-    y, x = _axes(frame, device)
-    seen_y = (y >= 0) & (y < frame.tensor[0])
-    seen_x = (x >= 0) & (x < frame.tensor[1])
-    top, left = frame.offset
-    bottom, right = top + frame.tensor[0], left + frame.tensor[1]
-    if top <= 0 and left <= 0 and bottom >= frame.resized[0] and right >= frame.resized[1]:
+    rows, cols = window(frame)
+    if (rows, cols) == (slice(0, frame.source[0]), slice(0, frame.source[1])):
         return None
-    return seen_y[:, None] & seen_x[None, :]
+    seen = torch.zeros(frame.source, dtype=torch.bool, device=device)
+    seen[rows, cols] = True
+    return seen
 
 
 def _axes(frame: Frame, device: torch.device) -> tuple[Float[Tensor, " H"], Float[Tensor, " W"]]:

@@ -6,12 +6,13 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from attrib.errors import DegenerateMapWarning
 from attrib.localize.components import Components, largest_component
-from attrib.localize.heatmap import Resize, covered, normalize, status_of, to_source
+from attrib.localize.heatmap import Resize, Window, normalize, status_of, to_source, window
 from attrib.localize.threshold import Rule, cut_values
 from attrib.types import Attribution, Frame, Localization, MapStatus, Normalize
 
@@ -92,23 +93,31 @@ def _localize(
     resize: Resize,
 ) -> tuple[Tensor, Tensor, Components]:
     """Localise maps of one frame: heatmaps `[n, H, W]`, cuts `[n, t]`, components `[n, t, ...]`."""
-    seen = covered(frame, maps.device)
-    heat, low, high = normalize(to_source(maps, frame, resize), how, seen)
-    cut = cut_values(heat, low, high, threshold, rule, seen)
+    seen = window(frame)  # outside of it heatmaps and masks are empty
+    heat, low, high = normalize(to_source(maps, frame, resize, seen), how)
+    cut = cut_values(heat, low, high, threshold, rule)
     masks = (heat[:, None] >= cut[..., None, None]) & usable[:, None, None, None]
-    if seen is not None:
-        masks &= seen
     found = largest_component(masks.flatten(0, 1))
-    shape = cut.shape
+    rows, cols = seen
+    corner = torch.tensor([cols.start, rows.start] * 2).to(maps.device, non_blocking=True)
+    boxes = found.boxes + corner * (found.areas > 0)[:, None]
     return (
-        heat,
+        _put_back(heat, seen, frame),
         cut,
         Components(
-            masks=found.masks.unflatten(0, shape),
-            boxes=found.boxes.unflatten(0, shape),
-            areas=found.areas.unflatten(0, shape),
+            masks=_put_back(found.masks, seen, frame).unflatten(0, cut.shape),
+            boxes=boxes.unflatten(0, cut.shape),
+            areas=found.areas.unflatten(0, cut.shape),
         ),
     )
+
+
+def _put_back(part: Shaped[Tensor, "n _h _w"], where: Window, frame: Frame) -> Tensor:
+    """Put what lies in a window of the source into its place, with zeros around it."""
+    rows, cols = where
+    height, width = frame.source
+    margins = (cols.start, width - cols.stop, rows.start, height - rows.stop)
+    return F.pad(part, margins) if any(margins) else part
 
 
 def _collect(

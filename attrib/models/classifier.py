@@ -203,9 +203,9 @@ class SpatialClassifier:
             coefficients: Weights over classes.
         """
         if self.linear is not None:
-            weights = coefficients.to(grid.dtype) @ self.weight
             if grid.device.type != "cpu":
-                return weighted(grid, image, weights)
+                return weighted(grid, image, coefficients.to(grid.dtype) @ self.weight)
+            weights = _summed(coefficients.to(grid.dtype), self.weight)
             counts = torch.bincount(image, minlength=len(grid)).tolist()
             rows = zip(weights.split(counts), grid, strict=True)
             return torch.cat([w @ g.flatten(1) for w, g in rows]).view(-1, *grid.shape[2:])
@@ -279,6 +279,15 @@ class SpatialClassifier:
         self, raw: Raw, layout: Layout | Levels, anatomy: Anatomy, images: Tensor
     ) -> Float[Tensor, "b k u v"]:
         return anatomy.activate(layout.grid(raw, _size(images)))  # type: ignore[arg-type]
+
+
+def _summed(
+    coefficients: Float[Tensor, "n c"], weight: Float[Tensor, "c k"]
+) -> Float[Tensor, "n k"]:
+    """Multiply the two; where few classes have a coefficient, only their weights are read."""
+    used = coefficients.any(0).nonzero().flatten()
+    few = 2 * len(used) < len(weight)
+    return coefficients[:, used] @ weight[used] if few else coefficients @ weight
 
 
 def weighted(
