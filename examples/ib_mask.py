@@ -12,6 +12,7 @@ python examples/ib_mask.py --mnist FOLDER --data two-digits
 python examples/ib_mask.py --mnist FOLDER --data anchors --randomise
 python examples/ib_mask.py --mnist FOLDER --data anchors --objective cmi
 python examples/ib_mask.py --cifar10 PATH --data cifar10-rectangles
+python examples/ib_mask.py --svhn FOLDER --data svhn
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from attrib.bottleneck import (
     MaskStatistics,
     mask_statistics,
 )
+from attrib.datasets.house_numbers import house_numbers
 from attrib.datasets.picture_files import picture_set
 from attrib.datasets.synthetic import (
     RegionPictures,
@@ -75,6 +77,12 @@ def several(count: int) -> Callable[[argparse.Namespace, str], RegionPictures]:
     return make
 
 
+def numbers_of_digits(args: argparse.Namespace, split: str) -> RegionPictures:
+    digits = picture_set("svhn", args.svhn, split)
+    pixels = digits.read(range(len(digits)))
+    return house_numbers(pixels, length=LENGTH[split] // 6, seed=args.seed)
+
+
 def amid_anchors(args: argparse.Namespace, split: str) -> RegionPictures:
     noise = NOISE if args.objective == "cmi" else 0.0
     return anchors(args.mnist, split, noise=noise, seed=args.seed)
@@ -92,7 +100,7 @@ class Experiment:
     first_logit: float = MaskOptions.first_logit
 
 
-FIRST = MaskModelConfig(net=True, rate=1.001, most=0.3, target=25.0)
+FIRST = MaskModelConfig(net=True, rate=1.002, most=0.3, target=25.0)
 DATA = {
     "rectangles": Experiment(
         make=digits_with_rectangles, architecture="mnist", published="98 %", config=FIRST
@@ -109,6 +117,7 @@ DATA = {
     "anchors": Experiment(
         make=amid_anchors, architecture="multi-digit", published="99 %", config=FIRST
     ),
+    "svhn": Experiment(make=numbers_of_digits, architecture="svhn", published="62 %", config=FIRST),
 }
 
 
@@ -138,6 +147,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", choices=tuple(DATA), default="rectangles")
     parser.add_argument("--mnist", type=Path, help="folder that holds MNIST/raw")
     parser.add_argument("--cifar10", type=Path, help="torchvision's folder, or a zip of JPEGs")
+    parser.add_argument("--svhn", type=Path, help="torchvision's folder")
     parser.add_argument("--objective", choices=("ib", "ceb", "cmi"), default="ib")
     parser.add_argument("--randomise", action="store_true", help="also show a random rectangle")
     parser.add_argument("--hard", action="store_true", help="Boolean masks in training")
@@ -148,8 +158,9 @@ def parse_arguments() -> argparse.Namespace:
         kind = {"net": lambda text: text == "yes"}.get(field.name, type(getattr(FIRST, field.name)))
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind)
     args = parser.parse_args()
-    if args.data == "cifar10-rectangles" and args.cifar10 is None:
-        parser.error("--data cifar10-rectangles needs --cifar10 PATH")
+    for data, option in (("cifar10-rectangles", "cifar10"), ("svhn", "svhn")):
+        if args.data == data and getattr(args, option) is None:
+            parser.error(f"--data {data} needs --{option} PATH")
     args.seed = args.seed or 0
     return args
 
@@ -157,7 +168,7 @@ def parse_arguments() -> argparse.Namespace:
 def config_of(args: argparse.Namespace) -> MaskModelConfig:
     """Take the data set's constants, few epochs on scikit-learn's digits, and what is asked for."""
     given: dict[str, Any] = {}
-    if args.mnist is None and args.cifar10 is None:
+    if args.mnist is None and args.cifar10 is None and args.svhn is None:
         given = {"warm_up": 2, "epochs": 2}
     for field in fields(MaskModelConfig):
         if getattr(args, field.name) is not None:

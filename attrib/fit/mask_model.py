@@ -62,10 +62,11 @@ def fit_mask_model(
     Deviation: the paper trains everything at once. Its classifiers are slow to learn, and a mask
     that has a price closes before they do. In the warm-up the classifier's units first get a mean
     of a half and a variance of one on the pictures (narrow rectified networks starve otherwise).
-    It learns from whole pictures, and later from pictures under random masks of densities from a
-    tenth to the whole, so that it can tell the class from what a mask will leave. In the end the
-    first half of the mask network, where it has the classifier's layers, takes their weights: what
-    tells the class is what should stay visible. All at a fraction of a joint step's cost.
+    It learns from whole pictures, and later from pictures under random masks, most of them nearly
+    whole, so that it can tell the class in spite of a mask's noise and from what it will leave. In
+    the end the first half of the mask network, where it has the classifier's layers, takes their
+    weights: what tells the class is what should stay visible. All at a fraction of a joint step's
+    cost.
 
     Args:
         model: Is changed.
@@ -215,7 +216,7 @@ def _warm_up_terms(
     b, _, h, w = images.shape
     mask = torch.ones(b, 1, h, w)
     if not whole:
-        density = 0.1 + 1.6 * torch.rand(b, 1, 1, 1)  # more than half are whole
+        density = 1 - 0.9 * torch.rand(b, 1, 1, 1) ** 3  # half hide less than a ninth
         mask = (torch.rand(b, 1, h, w) < density).float()
     logits = model.classify(images, mask.to(images))
     return {
