@@ -314,6 +314,15 @@ def test_the_model_adds_up_its_own_terms(objective):
     torch.testing.assert_close(terms.loss(objective, 0.2), want)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_untrained_autoencoder_expects_the_untrained_mask(objective):
+    model, (images, labels) = small_model(objective=objective, first_logit=3.0), batch(count=16)
+    terms = model.terms(images, labels, model.noise(images, generator()))
+    told = terms.shape if objective == "cmi" else terms.seen
+    assert abs(model.mask_logits(images).mean() - 3) < 0.1
+    assert (told.mask - terms.entropy).abs().max() < 0.05 * terms.entropy.mean()
+
+
 def test_only_the_classifier_sees_the_rectangle():
     model, (images, labels) = small_model(randomise=True), batch()
     noise = model.noise(images, generator())
