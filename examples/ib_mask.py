@@ -53,6 +53,8 @@ LENGTH = {"train": 60_000, "test": 5_000}
 """Of the sets that are put together from several digits."""
 NOISE = 0.3
 """Of the background of `anchors` for `cmi`, for which the paper adds some."""
+CMI_TARGET = 60.0
+"""Goal for V of `cmi`, which holds no mask and so no noise of one."""
 SHOWN = 8
 WORST = {False: "about 33 %", True: "above 93 %"}
 """The paper's accuracy of the worst class of `anchors` under random masks, by `--randomise`."""
@@ -170,6 +172,8 @@ def config_of(args: argparse.Namespace) -> MaskModelConfig:
     given: dict[str, Any] = {}
     if args.mnist is None and args.cifar10 is None and args.svhn is None:
         given = {"warm_up": 2, "epochs": 2}
+    if args.objective == "cmi":
+        given |= {"net": False, "target": CMI_TARGET}
     for field in fields(MaskModelConfig):
         if getattr(args, field.name) is not None:
             given[field.name] = getattr(args, field.name)

@@ -15,6 +15,9 @@ __all__ = ["Beta", "BetaControl"]
 
 BAND, SLACK = 0.05, 1.3
 """Adaptive β rests within this fraction of its target, and up to this multiple of `most`."""
+HASTE = 10
+"""β shrinks so many times as fast where the class is being lost: a mask that has closed does not
+open again."""
 LOWEST, HIGHEST = 1e-6, 1e3
 
 
@@ -41,8 +44,9 @@ class BetaControl:
         target: For V, in nats; `fixed` ignores it.
         net: Hold V minus the mask's entropy at the target, instead of V.
         rate: Factor that an adaptive β moves by in a step.
-        most: Nats that the class may cost: an adaptive β does not grow beyond, and shrinks where
-            it is 1.3 times that, so that the classifier does not lose what it needs.
+        most: Nats that the class may cost: an adaptive β does not grow beyond, and shrinks ten
+            times as fast where it is 1.3 times that, so that the classifier does not lose what it
+            needs.
         gated: Whether the gate is closed.
         highest: β does not grow beyond.
     """
@@ -75,9 +79,11 @@ class BetaControl:
             return replace(self, gated=size < self.target)
         if self.kind == "fixed":
             return self
+        if cross_entropy > SLACK * self.most:
+            return replace(self, beta=max(self.beta / self.rate**HASTE, LOWEST))
         if size > (1 + BAND) * self.target and cross_entropy <= self.most:
             return replace(self, beta=min(self.beta * self.rate, self.highest))
-        if size < (1 - BAND) * self.target or cross_entropy > SLACK * self.most:
+        if size < (1 - BAND) * self.target:
             return replace(self, beta=max(self.beta / self.rate, LOWEST))
         return self
 
