@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -121,6 +122,17 @@ def test_a_warm_up_teaches_the_classifier_and_begins_the_mask_with_it(tmp_path):
     logits = model.mask_logits(images)
     assert logits.std() < 0.5  # the last layer is as it was: mostly open
     assert logits.mean() > 1
+
+
+def test_a_warm_up_serves_other_joint_trainings(tmp_path):
+    images, labels, _ = corner_task(64)
+    fit_mask_model(fresh(), images, labels, out=tmp_path / "one", config=CONFIG)
+    shutil.copytree(tmp_path / "one" / training.WARM_UP, tmp_path / "two" / training.WARM_UP)
+    other = replace(CONFIG, lr=1e-3, epochs=1)
+    fit_mask_model(fresh(hard=True), images, labels, out=tmp_path / "two", config=other)
+    with pytest.raises(InputError, match="whole"):
+        other = replace(other, whole=0.25)
+        fit_mask_model(fresh(hard=True), images, labels, out=tmp_path / "two", config=other)
 
 
 def test_in_the_warm_up_masks_come_last(tmp_path, monkeypatch):

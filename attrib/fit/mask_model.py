@@ -38,7 +38,7 @@ CLIP = 5.0
 SAMPLE = 512
 """Pictures that networks are settled on."""
 DECISIVE = ("warm_up", "whole", "batch_size", "optimiser", "warm_up_lr", "seed")
-"""What decides the outcome of a warm-up."""
+"""Constants that decide the outcome of a warm-up."""
 RISE, FALL, LOW = 200, 0.3, 0.02
 """The rate rises over so many steps, a tenth of all at most, and falls over so large a share of
 them at the end, to so large a share of itself."""
@@ -131,8 +131,9 @@ def _warm_up(
         lr=config.warm_up_lr,
         learn=lambda x, y, progress: _warm_up_terms(model, x, y, progress < config.whole),
     )
-    own = {key: settings["config"][key] for key in DECISIVE}
-    report = run(task, out, {**settings, "schema": "attrib.fit-mask-warm-up/1", "config": own})
+    own = {key: settings[key] for key in ("weights", "digest")}
+    own |= {key: settings["config"][key] for key in DECISIVE}
+    report = run(task, out, {"schema": "attrib.fit-mask-warm-up/1", **own})
     checkpoint.finish(out, report, model, {})
     model.begin_mask()
 
