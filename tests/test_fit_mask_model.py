@@ -130,8 +130,8 @@ def test_a_warm_up_serves_other_joint_trainings(tmp_path):
     shutil.copytree(tmp_path / "one" / training.WARM_UP, tmp_path / "two" / training.WARM_UP)
     other = replace(CONFIG, lr=1e-3, epochs=1)
     fit_mask_model(fresh(hard=True), images, labels, out=tmp_path / "two", config=other)
+    other = replace(other, whole=0.25)
     with pytest.raises(InputError, match="whole"):
-        other = replace(other, whole=0.25)
         fit_mask_model(fresh(hard=True), images, labels, out=tmp_path / "two", config=other)
 
 
