@@ -16,10 +16,8 @@ from attrib.bottleneck import (
     MaskTerms,
     any_size,
     mask_statistics,
-    mask_step,
-    train_mask_model,
-    warm_up_classifier,
 )
+from attrib.bottleneck.mask_control import Beta
 from attrib.bottleneck.mask_layers import LineNet, receptive_field, settle
 from attrib.bottleneck.mask_statistics import area_accuracy, inside_outside, mask_area
 from attrib.bottleneck.mask_terms import (
@@ -34,17 +32,9 @@ from attrib.bottleneck.mask_terms import (
     sample_mask,
 )
 from attrib.errors import InputError
+from tests.mask_models import SMALL, corner_task
 
 OBJECTIVES = ["ib", "ceb", "cmi"]
-SMALL = replace(
-    ARCHITECTURES["mnist"],
-    size=16,
-    classifier="C324 C328 Avg FC2",
-    mask="Cs314 | Cs114 C111",
-    encoder="C324 C324",
-    decoder="FC8 FC16 S4 T324 T324 C112",
-    latent=5,
-)
 
 
 def small_model(channels=1, classes=3, **options):
@@ -278,8 +268,8 @@ def test_stated_fields_of_any_size(halvings, field):
 def test_architectures_for_any_size(size):
     model = MaskModel(any_size(size, width=4, latent=6), channels=3, classes=5)
     images, labels = torch.rand(2, 3, size, size), torch.tensor([0, 4])
-    loss, _ = mask_step(model, images, labels, BetaControl(), generator())
-    loss.backward()
+    terms = model.terms(images, labels, model.noise(images, generator()))
+    terms.loss("ib", 0.1).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     other = torch.rand(1, 3, size + 7, size - 3)
     assert model.mask_logits(other).shape == (1, 1, size + 7, size - 3)
@@ -322,6 +312,15 @@ def test_the_model_adds_up_its_own_terms(objective):
         v = v + 4 * (mask * (images - decoded[:, 1:]) ** 2).sum((1, 2, 3))
         want = ce + (0.25 if ceb else 0.2) * (v - mask_entropy(mask, logits))
     torch.testing.assert_close(terms.loss(objective, 0.2), want)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_untrained_autoencoder_expects_the_untrained_mask(objective):
+    model, (images, labels) = small_model(objective=objective, first_logit=3.0), batch(count=16)
+    terms = model.terms(images, labels, model.noise(images, generator()))
+    told = terms.shape if objective == "cmi" else terms.seen
+    assert abs(model.mask_logits(images).mean() - 3) < 0.1
+    assert (told.mask - terms.entropy).abs().max() < 0.05 * terms.entropy.mean()
 
 
 def test_only_the_classifier_sees_the_rectangle():
@@ -369,79 +368,33 @@ def test_how_beta_follows():
     assert replace(adaptive, beta=1e-6).after(1.0).beta == 1e-6
 
 
+def test_beta_follows_running_means_and_is_kept_with_the_weights():
+    control = BetaControl(beta=1.0, target=100, rate=1.1)
+    beta, other = Beta(control, 0.9), Beta(control, 0.9)
+    beta.follow(vae=200.0, entropy=1.0, cross_entropy=0.0)
+    beta.follow(vae=0.0, entropy=1.0, cross_entropy=0.0)  # the mean is 180
+    assert beta.control.beta == pytest.approx(1.1**2)
+    other.load_state_dict(beta.state_dict())
+    for _ in range(20):
+        for one in (beta, other):
+            one.follow(vae=0.0, entropy=1.0, cross_entropy=0.0)
+    assert beta.control == other.control
+    assert beta.control.beta < 1.1**2
+    short = Beta(control)
+    short.follow(vae=200.0, entropy=1.0, cross_entropy=0.0)
+    short.follow(vae=0.0, entropy=1.0, cross_entropy=0.0)
+    assert short.control.beta == pytest.approx(1.0)
+
+
 def test_beta_follows_what_is_seen_beyond_the_masks_noise_and_spares_the_class():
     control = BetaControl(beta=1.0, target=10, net=True, rate=1.1, most=0.5)
     assert control.after(80, entropy=70).beta == 1
     assert control.after(82, entropy=70).beta == pytest.approx(1.1)
     assert control.after(78, entropy=70).beta == pytest.approx(1 / 1.1)
     assert control.after(82, entropy=70, cross_entropy=0.6).beta == 1
-    assert control.after(82, entropy=70, cross_entropy=0.7).beta == pytest.approx(1 / 1.1)
-
-
-def corner_task(count=512):
-    """Two classes by a bright square at the top left; noise at the bottom right tells nothing."""
-    labels = torch.arange(count) % 2
-    images = torch.zeros(count, 1, 16, 16)
-    images[:, :, 8:, 8:] = torch.rand(count, 1, 8, 8, generator=generator())
-    images[:, :, 2:7, 2:7] = labels[:, None, None, None].float()
-    regions = torch.zeros(count, 16, 16, dtype=torch.bool)
-    regions[:, 1:8, 1:8] = True
-    return images, labels, regions
-
-
-def test_training_hides_pixels_and_keeps_the_class():
-    images, labels, regions = corner_task()
-    model = MaskModel(SMALL, channels=1, classes=2)
-    before = mask_statistics(model, images, labels, regions)
-    control = BetaControl(beta=1e-3, target=60, highest=3e-3)
-    state = torch.random.get_rng_state()
-    history = train_mask_model(model, images, labels, control=control, steps=400, batch=16, lr=1e-2)
-    assert torch.equal(state, torch.random.get_rng_state())
-    after = mask_statistics(model, images, labels, regions)
-    assert before.area.min() > 0.8
-    assert after.area.max() < 0.4
-    assert after.vae < 0.7 * before.vae
-    assert after.accuracy > 0.9 > before.accuracy
-    last = history[-1]
-    want = last.cross_entropy + last.beta * (last.vae - last.entropy)
-    assert last.loss == pytest.approx(want, rel=1e-3, abs=1e-4)
-    assert (len(history), last.step, last.beta) == (400, 400, 3e-3)
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_training_is_seeded(objective):
-    images, labels, _ = corner_task(96)
-    runs = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        options = MaskOptions(objective=objective, randomise=objective == "ib")
-        model = MaskModel(SMALL, channels=1, classes=2, options=options)
-        control = BetaControl(kind="gate", beta=0.1, target=30)
-        runs.append(train_mask_model(model, images, labels, control=control, steps=4, batch=40))
-    assert runs[0] == runs[1]
-    assert runs[0][0].step == 1
-
-
-def test_a_warm_up_teaches_the_classifier_and_begins_the_mask_with_it():
-    images, labels, _ = corner_task(256)
-    model = MaskModel(ARCHITECTURES["mnist"], channels=1, classes=2)
-    images = torch.nn.functional.interpolate(images, size=28)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    warm_up_classifier(model, images, labels, steps=80, batch=16, lr=1e-2)
-    last = ("mask.steps.15.weight", "mask.steps.15.bias")
-    for name, value in model.state_dict().items():
-        learnt = name.startswith(("classifier.", "mask.")) and name not in last
-        assert torch.equal(value, before[name]) != learnt, name
-    whole = torch.ones_like(images)
-    assert (model.classify(images, whole).argmax(1) == labels).float().mean() > 0.9
-    half = list(model.classifier.steps)[:8]  # four convolutions with their rectifiers
-    seen, own = masked(images, whole), images
-    for step, mine in zip(half, model.mask.steps, strict=False):
-        seen, own = step(seen), mine(own)
-    torch.testing.assert_close(own, seen)
-    logits = model.mask_logits(images)
-    assert logits.std() < 0.5  # the last layer is as it was: mostly open
-    assert logits.mean() > 1
+    for size in (82, 78):
+        lost = control.after(size, entropy=70, cross_entropy=0.7)
+        assert lost.beta == pytest.approx(1.1**-10)
 
 
 def test_a_settled_network_is_even():
@@ -493,7 +446,6 @@ def test_statistics_of_a_mask_that_is_known():
         (lambda: any_size(8), "16 or more"),
         (lambda: MaskModel(replace(SMALL, size=20), channels=1, classes=2), "decoder"),
         (lambda: MaskModel(replace(SMALL, mask="C314"), channels=1, classes=2), "mask line"),
-        (lambda: train_mask_model(small_model(), *batch(count=0)), "0 pictures"),
         (lambda: area_accuracy(torch.rand(1), torch.tensor([0]), 2), "half"),
     ],
 )
@@ -509,9 +461,3 @@ def test_weights_of_the_wrong_kind_are_refused():
     for objective, beta in (("ib", -1.0), ("ceb", 1.0), ("cmi", 0.1)):
         with pytest.raises(InputError):
             terms.loss(objective, beta)
-
-
-def test_a_loss_that_is_no_number_stops_the_training():
-    images, labels = batch()
-    with pytest.raises(InputError, match="step 1"):
-        train_mask_model(small_model(), images * math.nan, labels, steps=2)

@@ -227,13 +227,11 @@ def test_which_class_is_asked(others, share):
 
 
 def test_a_closed_gate_stops_what_beta_multiplies():
-    control = BetaControl(kind="gate", beta=0.7, target=60.0)
     x, labels = images(2).double(), one_hot([0, 1])
     gradients = []
     for gated, beta in ((False, 0.7), (True, 0.7), (True, 0.0)):
-        _, found = posthoc(control=control)
-        found.control = BetaControl(kind="gate", beta=0.7, gated=gated)
-        assert found.control.gated is gated
+        _, found = posthoc(control=BetaControl(kind="gate", beta=0.7, gated=gated))
+        assert found.beta.control.gated is gated
         loss = found(x, labels, generator()).terms.loss("ib", beta).sum()
         loss.backward()
         gradients.append((loss, [p.grad.clone() for p in found.attached.parameters()]))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from attrib.datasets.digits import digits
+from attrib.datasets.house_numbers import house_numbers
 from attrib.datasets.synthetic import anchors, digit_rectangles, rectangles, small_digits
 from attrib.errors import InputError
 
@@ -123,3 +124,25 @@ def test_anchors_are_alike_in_every_picture():
 def test_mistakes_are_named(call, says):
     with pytest.raises(InputError, match=says):
         call()
+
+
+def test_house_numbers_are_rows_of_their_digits():
+    digits = torch.randint(256, (7, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    digits = digits.to(torch.uint8)
+    strips = digits[..., 6:26].float() / 255
+    data = house_numbers(digits, length=60, side=96, seed=2)
+    assert set(data.labels.tolist()) == {0, 1, 2, 3}
+    for image, label, region in zip(data.images, data.labels, data.regions, strict=True):
+        rows, columns = region.any(1).nonzero().flatten(), region.any(0).nonzero().flatten()
+        assert (len(rows), len(columns)) == (32, 20 * (label + 1))
+        row = image[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        parts = row.split(20, 2)
+        found = [[torch.equal(part, strip) for strip in strips].index(True) for part in parts]
+        ground = strips[found[0]].mean((1, 2))
+        torch.testing.assert_close(
+            image[:, ~region], ground[:, None].expand(-1, int((~region).sum()))
+        )
+    again = house_numbers(digits, length=60, side=96, seed=2)
+    assert torch.equal(data.images, again.images)
+    with pytest.raises(InputError, match="have to fit"):
+        house_numbers(digits, length=2, side=64)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from attrib.bottleneck.mask_autoencoder import Autoencoder
 from attrib.bottleneck.mask_layers import LineNet
 from attrib.bottleneck.mask_nets import MaskArchitecture
 from attrib.bottleneck.mask_terms import (
@@ -21,7 +22,6 @@ from attrib.bottleneck.mask_terms import (
     mask_nll,
     masked,
     pixel_nll,
-    prior_kl,
     random_rectangles,
     sample_mask,
 )
@@ -48,6 +48,8 @@ class MaskOptions:
         variance: Of a pixel around the autoencoder's, see `pixel_nll`.
         normalised: See `pixel_nll`.
         exact_entropy: Equation 6 instead of 8, see `mask_entropy`.
+        first_logit: Of every pixel before training; masks begin mostly transparent. Where the class
+            shows in fine strokes, a larger one keeps the mask's noise from hiding it at first.
 
     Raises:
         InputError: an option out of its range.
@@ -60,6 +62,7 @@ class MaskOptions:
     variance: float = 1 / 8
     normalised: bool = False
     exact_entropy: bool = False
+    first_logit: float = FIRST_LOGIT
 
     def __post_init__(self) -> None:
         if self.objective not in ("ib", "ceb", "cmi"):
@@ -86,62 +89,6 @@ class MaskNoise:
     u: Float[Tensor, "b 1 u v"]
     z: Float[Tensor, "_k b _d"]
     rectangle: Float[Tensor, "b 1 h w"] | None = None
-
-
-class Autoencoder(nn.Module):
-    """A variational autoencoder, on request told the class, the mask or both.
-
-    The class joins the encoder's input as constant planes and the latent vector as one-hot
-    numbers; the mask joins the input of every convolution of the decoder. The paper says only that
-    the models are conditioned.
-
-    Args:
-        architecture: Names encoder, decoder and the size of the latent vector.
-        seen: Channels of the encoder's input.
-        decoded: Channels of the decoder's output.
-        classes: Told to it; 0 for none.
-        told_mask: The decoder is told the mask.
-    """
-
-    def __init__(
-        self,
-        architecture: MaskArchitecture,
-        seen: int,
-        decoded: int,
-        *,
-        classes: int = 0,
-        told_mask: bool = False,
-    ) -> None:
-        super().__init__()
-        self.classes, latent = classes, architecture.latent
-        grid = (architecture.size, architecture.size)
-        self.encoder = LineNet(architecture.encoder, (seen + classes, *grid), rectify_last=True)
-        self.code = nn.Linear(torch.Size(self.encoder.shape).numel(), 2 * latent)
-        self.decoder = LineNet(
-            architecture.decoder, (latent + classes,), outputs=decoded, beside=int(told_mask)
-        )
-        if self.decoder.shape != (decoded, *grid):
-            raise InputError(
-                f"the decoder {architecture.decoder!r} makes {self.decoder.shape}, not "
-                f"{(decoded, *grid)}"
-            )
-
-    def forward(
-        self,
-        x: Float[Tensor, "b _k h w"],
-        z: Float[Tensor, "b d"],
-        labels: Int[Tensor, " b"],
-        mask: Float[Tensor, "b 1 h w"] | None = None,
-    ) -> tuple[Float[Tensor, "b _j h w"], Float[Tensor, " b"]]:
-        """Encode, draw and decode; return the decoded channels and the cost of the code."""
-        told = x.new_zeros(len(x), 0)
-        if self.classes:
-            told = F.one_hot(labels, self.classes).to(x)
-        planes = told[:, :, None, None].expand(-1, -1, *x.shape[2:])
-        code = self.code(self.encoder(torch.cat([x, planes], 1)).flatten(1))
-        mean, logvar = code.chunk(2, 1)
-        drawn = mean + (logvar / 2).exp() * z
-        return self.decoder(torch.cat([drawn, told], 1), mask), prior_kl(mean, logvar)
 
 
 class MaskModel(nn.Module):
@@ -175,11 +122,14 @@ class MaskModel(nn.Module):
         self.mask = LineNet(architecture.mask, (channels, *grid), outputs=1)
         if self.mask.shape != (1, *grid):
             raise InputError(f"the mask line {architecture.mask!r} makes {self.mask.shape}")
-        nn.init.constant_(list(self.mask.parameters())[-1], FIRST_LOGIT)
+        nn.init.constant_(list(self.mask.parameters())[-1], options.first_logit)
         self.classifier = LineNet(
             architecture.classifier, (channels + 1, *grid), outputs=classes, relu6=True
         )
         self.autoencoders = nn.ModuleDict(_autoencoders(architecture, channels, classes, options))
+        teller = self.autoencoders["shape" if options.objective == "cmi" else "seen"]
+        bias = list(teller.decoder.parameters())[-1].data
+        bias[0] = options.first_logit  # one that expects noise would reward it at first
 
     @torch.no_grad()
     def begin_mask(self) -> None:

@@ -12,7 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from attrib import surgery
 from attrib.bottleneck.mask_attached import AttachedMask, look
-from attrib.bottleneck.mask_model import FIRST_LOGIT, Autoencoder, MaskNoise
+from attrib.bottleneck.mask_autoencoder import Autoencoder
+from attrib.bottleneck.mask_control import Beta, BetaControl
+from attrib.bottleneck.mask_model import FIRST_LOGIT, MaskNoise
 from attrib.bottleneck.mask_nets import any_size
 from attrib.bottleneck.mask_network import MaskNetworkOptions
 from attrib.bottleneck.mask_terms import (
@@ -26,7 +28,6 @@ from attrib.bottleneck.mask_terms import (
     random_rectangles,
     sample_mask,
 )
-from attrib.bottleneck.mask_training import BetaControl
 from attrib.bottleneck.mask_view import Fill, blend, class_cost, filling
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast, check_fields
@@ -127,7 +128,8 @@ class PosthocMask(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.options, self._rule = options or PosthocOptions(), control or BetaControl(target=60)
+        self.options = options or PosthocOptions()
+        self.beta = Beta(control or BetaControl(target=60)).to(classifier.device)
         twin = surgery.frozen_copy(classifier.model).to(memory_format=torch.channels_last)
         self.classifier = replace(classifier, model=twin)
         self.attached = AttachedMask(self.classifier, options=network, seed=seed)
@@ -141,19 +143,6 @@ class PosthocMask(nn.Module):
         list(autoencoder.decoder.parameters())[-1].data.copy_(start)
         self.side = side
         self.autoencoder = autoencoder.to(classifier.device, surgery.dtype_of(classifier.model))
-        state = torch.tensor([self._rule.beta, self._rule.gated], dtype=torch.float64)
-        self.register_buffer("beta_state", state.to(classifier.device))
-
-    @property
-    def control(self) -> BetaControl:
-        """How β stands."""
-        beta, gated = self.beta_state.tolist()  # type: ignore[operator]
-        return replace(self._rule, beta=beta, gated=bool(gated))
-
-    @control.setter
-    def control(self, control: BetaControl) -> None:
-        state = torch.tensor([control.beta, control.gated], dtype=torch.float64)
-        self.beta_state.copy_(state)  # type: ignore[operator]
 
     def noise(self, images: Float[Tensor, "b _ h w"], generator: torch.Generator) -> MaskNoise:
         """Draw what a batch needs; the generator may be on another device than the pictures."""
@@ -219,7 +208,7 @@ class PosthocMask(nn.Module):
         cost = class_cost(
             answers, seen.logits, classes, asked, multi_label=self.classifier.spec.multi_label
         )
-        if self.control.gated:
+        if self.beta.control.gated:
             mask, priced = mask.detach(), logits.detach()
         else:
             priced = logits

@@ -69,6 +69,15 @@ class MaskTerms:
     shape: CodeTerms | None = None
     whole: CodeTerms | None = None
 
+    def means(self) -> dict[str, float]:
+        """Return the batch's mean cross-entropy, entropy and V, which β follows."""
+        parts = {
+            "cross_entropy": self.cross_entropy,
+            "entropy": self.entropy,
+            "vae": self.seen.total,
+        }
+        return {name: float(part.detach().mean()) for name, part in parts.items()}
+
     def loss(self, objective: Objective, beta: float) -> Float[Tensor, " b"]:
         """Combine the terms as the objective says.
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from attrib.bottleneck.mask_control import BetaControl
 from attrib.bottleneck.mask_network import MaskNetworkOptions, Reads
 from attrib.bottleneck.mask_posthoc import PosthocMask, PosthocOptions
-from attrib.bottleneck.mask_training import BetaControl
 from attrib.bottleneck.mask_view import Fill
 from attrib.datasets.labelled import LabelledDataset, LabelledSample
 from attrib.fit import checkpoint
@@ -191,10 +191,10 @@ class _Task:
 
     def terms(self, batch: tuple[Tensor, Tensor]) -> dict[str, Float[Tensor, ""]]:
         images, labels = batch
-        control = self.model.control
+        control = self.model.beta.control
         output = self.model(images, labels, torch.default_generator)
         code, terms = output.terms.seen, output.terms
-        self.model.control = control.after(float(code.total.detach().mean()))
+        self.model.beta.follow(**terms.means())
         multi_label = self.model.classifier.spec.multi_label
         return {
             "loss": terms.loss("ib", control.beta).mean(),

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 import attrib
-from attrib.bottleneck import MaskNetworkOptions, PosthocMask
+from attrib.bottleneck import MaskModel, MaskNetworkOptions, PosthocMask
 from attrib.bottleneck.aib_attached import AttachedAIB
 from attrib.datasets import Folder, InMemory, Scenes
 from attrib.datasets.scenes import CLASSES
-from attrib.fit import NetworkConfig, fit_network
+from attrib.fit import MaskModelConfig, NetworkConfig, fit_mask_model, fit_network
 from attrib.localize import component_engine, largest_component, largest_component_batched
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB, Pool, untrained
@@ -19,6 +19,7 @@ from attrib.metrics import best_ious, resolve_metric
 from attrib.metrics.thresholds import grid
 from attrib.seeds import FORMATS, SeedOptions, make_seeds
 from attrib.types import Targets
+from tests.mask_models import SMALL, corner_task
 from tests.models import SPEC, Everything, images, make
 from tests.test_faithfulness import NAMES, PAIRS, setting
 from tests.test_localize import ADVERSARIAL
@@ -182,6 +183,19 @@ def test_a_mask_network_trains_as_on_the_cpu(conditional):
         masks.append(output.probability.detach().cpu())
     torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(*masks, rtol=1e-2, atol=1e-3)
+
+
+def test_a_mask_model_trains_as_on_the_cpu(tmp_path):
+    pictures, labels, _ = corner_task(64)
+    config = MaskModelConfig(epochs=1, warm_up=1, batch_size=16, lr=1e-3, warm_up_lr=1e-3)
+    losses = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = MaskModel(SMALL, channels=1, classes=2).to(device)
+        report = fit_mask_model(model, pictures, labels, out=tmp_path / device, config=config)
+        assert model.mask_logits(pictures[:2].to(device)).device.type == device
+        losses.append(report["history"][0]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
 def test_refinement_is_the_cpu_one():
