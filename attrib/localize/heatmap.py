@@ -16,9 +16,21 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.types import Frame, MapStatus, Normalize
 
-__all__ = ["Resize", "covered", "normalize", "status_of", "to_source", "usable"]
+__all__ = [
+    "STATUS",
+    "Resize",
+    "covered",
+    "normalize",
+    "status_code",
+    "status_of",
+    "to_source",
+    "usable",
+]
 
 Resize = Literal["bilinear", "bicubic", "nearest"]
+
+STATUS: tuple[MapStatus, ...] = ("ok", "constant", "negative", "nan")
+"""Every status, in the order of its number on a device."""
 
 FLAT = 1e-6
 """A map whose range is this small against its largest magnitude is constant but for rounding."""
@@ -133,18 +145,18 @@ def status_of(maps: Float[Tensor, "n u v"]) -> tuple[MapStatus, ...]:
     `nan` not finite everywhere; `constant` no place differs from another but for rounding;
     `negative` no place speaks for the class.
     """
-    if not len(maps):
-        return ()
-    names: tuple[MapStatus, ...] = ("ok", "constant", "negative", "nan")
-    return tuple(names[i] for i in _status_code(maps).tolist())
+    return tuple(STATUS[i] for i in status_code(maps).tolist())
 
 
 def usable(maps: Float[Tensor, "n u v"]) -> Bool[Tensor, " n"]:
     """Tell of each raw map whether it can be localised, on its device; `status_of` says why not."""
-    return _status_code(maps) == 0
+    return status_code(maps) == STATUS.index("ok")
 
 
-def _status_code(maps: Float[Tensor, "n u v"]) -> Int[Tensor, " n"]:
+def status_code(maps: Float[Tensor, "n u v"]) -> Int[Tensor, " n"]:
+    """Tell what `status_of` tells as an index into `STATUS`, on the maps' device."""
+    if not len(maps):
+        return torch.zeros(0, dtype=torch.int64, device=maps.device)
     flat = maps.flatten(1)
     high, low = flat.amax(1), flat.amin(1)
     bad = ~flat.isfinite().all(1)
