@@ -225,6 +225,7 @@ class ModelRecord:
 
     def __init__(self, classifier: SpatialClassifier, fit: Fit) -> None:
         self._model = classifier.model
+        self._precision = classifier.precision
         self.spec = replace(classifier.spec, fit=fit)
 
     @cached_property
@@ -233,7 +234,7 @@ class ModelRecord:
         return fingerprint(self._model)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return name, weights hash, preprocessing and versions."""
+        """Return name, weights hash, precision, preprocessing and versions."""
         from importlib.metadata import version
 
         spec = self.spec
@@ -241,6 +242,7 @@ class ModelRecord:
         return {
             "name": spec.name,
             "weights": self.weights,
+            "precision": self._precision,
             "multi_label": spec.multi_label,
             "preprocessing": {
                 "input_size": list(spec.input_size),

@@ -43,7 +43,7 @@ def level_sets():
     y, x = torch.meshgrid(torch.arange(9), torch.arange(11), indexing="ij")
     soft = torch.nn.functional.interpolate(noise(2, 1, 4, 5), (12, 17), mode="bicubic")[:, 0]
     rings = torch.maximum((y - 4).abs(), (x - 5).abs())
-    few, many = torch.arange(0, 250, 19), torch.arange(255)
+    few, many = torch.arange(0, 250, 31), torch.arange(255)
     return {
         "noise": ((255 * noise(2, 7, 10)).byte(), few),
         "soft": ((255 * soft.clamp(0, 1)).byte(), few),

@@ -11,11 +11,13 @@ import attrib
 from attrib.errors import InputError
 from attrib.localize import largest_component, normalize
 from attrib.methods import resolve
+from attrib.methods.cam import region_sum
 from attrib.models import classifier as module
 from attrib.models.classifier import weighted
 from tests.models import SPEC, Everything, MlpHead, images, make
 from tests.pretend_gpu import beneath, pretend_gpu
 
+CONTRAST = "infocam+(contrast='region')"
 CLASS_MAPS = ["cam", "infocam", "infocam+", "infocam+(region=1)", "cam(region=3, border='same')"]
 
 
@@ -62,7 +64,7 @@ def test_from_images_to_boxes_the_host_waits_once(method, targets, name, waits):
 
 
 def test_contrasts_of_regions_do_not_wait(waits):
-    here, there = explainers("infocam+(contrast='region')", "plain")
+    here, there = explainers(CONTRAST, "plain")
     waits.clear()
     found = there(images(3), [[0, 1], [], [3]]).maps
     assert waits == []
@@ -143,9 +145,10 @@ def test_nothing_seen_has_no_range():
 # Half precision
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["plain", "in-place", "bias-free", "mlp"])
-@pytest.mark.parametrize("method", ["cam", "infocam", "infocam+", "tta(method='infocam+')"])
-def test_the_network_runs_in_half_and_the_rest_does_not(method, name):
+@pytest.mark.parametrize("method", [*CLASS_MAPS, "tta(method='infocam+')", CONTRAST])
+def test_the_network_runs_in_half_and_the_rest_does_not(method, name, precision):
     model = MlpHead() if name == "mlp" else make(name)
     tapped = []
     handles = [
@@ -157,8 +160,8 @@ def test_the_network_runs_in_half_and_the_rest_does_not(method, name):
     split = attrib.split(model, spec=SPEC, **parts)
     tapped.clear()
     before = Everything(model)
-    found = attrib.Explainer(split, method, spec=SPEC, autocast="bfloat16")(images(3))
-    assert {*tapped} == {torch.bfloat16}
+    found = attrib.Explainer(split, method, spec=SPEC, autocast=precision)(images(3))
+    assert {*tapped} == {getattr(torch, precision)}
     before.assert_same(model)
     for handle in handles:
         handle.remove()
@@ -171,13 +174,33 @@ def test_the_network_runs_in_half_and_the_rest_does_not(method, name):
     torch.testing.assert_close(found.maps, want.maps, rtol=0, atol=0.03 * span)
 
 
-def test_sums_are_not_taken_in_half():
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("spec", CLASS_MAPS)
+def test_sums_are_not_taken_in_half(spec, precision):
     """The maps are those that the weights give on the half-precision features, to float32."""
-    explainer = attrib.Explainer(make("plain"), "cam", spec=SPEC, autocast="bfloat16")
-    found, grid = explainer(images(2), 1), explainer.classifier.forward(images(2)).grid
-    weight = explainer.classifier.weight[1].double()
-    want = torch.einsum("k,bkuv->buv", weight, grid.double())
+    explainer = attrib.Explainer(make("plain"), spec, spec=SPEC, autocast=precision)
+    found, method = explainer(images(2), 1), explainer.method
+    features = explainer.classifier.forward(images(2))
+    rows = method.coefficients(features.logits, found.targets).double()
+    weight = rows @ explainer.classifier.weight.double()
+    cells = torch.einsum("nk,nkuv->nuv", weight, features.grid.double())
+    want = region_sum(cells, method.region, method.border)
     torch.testing.assert_close(found.maps.double(), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16", "float16"])
+def test_an_answer_says_what_the_network_computed_in(precision):
+    picture = torch.randint(256, (3, 32, 32), dtype=torch.uint8)
+    explainer = attrib.Explainer(make("plain"), "cam", spec=SPEC, autocast=precision)
+    found = explainer.explain(picture, 1).to_dict()
+    assert found["model"]["precision"] == (f"{precision} autocast" if precision else "float32")
+    assert found["exact"] == (precision is None)
+
+
+def test_half_precision_is_not_exported():
+    explainer = attrib.Explainer(make("plain"), "cam", spec=SPEC, autocast="bfloat16")
+    with pytest.raises(InputError, match="bfloat16 autocast; export from an Explainer without"):
+        explainer.export()
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,12 @@ class SpatialClassifier:
         return surgery.device_of(self.model)
 
     @property
+    def precision(self) -> str:
+        """What the network computes in: its weights' type, or e.g. `"bfloat16 autocast"`."""
+        own = surgery.dtype_of(self.model) if self.autocast is None else self.autocast
+        return str(own).removeprefix("torch.") + ("" if self.autocast is None else " autocast")
+
+    @property
     def weight(self) -> Float[Tensor, "c k"]:
         """The head's weight, for a linear head."""
         if self.linear is None:

@@ -204,6 +204,7 @@ def _facts(
         "labels": dataset.labels,
         "model": classifier.spec.name,
         "weights": fingerprint(classifier.model),
+        "precision": classifier.precision,
         "multi_label": classifier.spec.multi_label,
         "mean": classifier.spec.mean,
         "std": classifier.spec.std,
