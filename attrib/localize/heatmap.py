@@ -145,7 +145,7 @@ def status_of(maps: Float[Tensor, "n u v"]) -> tuple[MapStatus, ...]:
     `nan` not finite everywhere; `constant` no place differs from another but for rounding;
     `negative` no place speaks for the class.
     """
-    return tuple(STATUS[i] for i in status_code(maps).tolist())
+    return tuple(STATUS[i] for i in status_code(maps).tolist()) if len(maps) else ()
 
 
 def usable(maps: Float[Tensor, "n u v"]) -> Bool[Tensor, " n"]:
@@ -155,8 +155,6 @@ def usable(maps: Float[Tensor, "n u v"]) -> Bool[Tensor, " n"]:
 
 def status_code(maps: Float[Tensor, "n u v"]) -> Int[Tensor, " n"]:
     """Tell what `status_of` tells as an index into `STATUS`, on the maps' device."""
-    if not len(maps):
-        return torch.zeros(0, dtype=torch.int64, device=maps.device)
     flat = maps.flatten(1)
     high, low = flat.amax(1), flat.amin(1)
     bad = ~flat.isfinite().all(1)

@@ -52,6 +52,8 @@ def localize(
         its status and a `DegenerateMapWarning` say why.
     """
     maps = attribution.maps.detach().float()
+    if not len(maps):
+        return _nothing(maps.device)
     code = status_code(maps)
     usable = code == STATUS.index("ok")
     maps = torch.where(usable[:, None, None], maps, 0)
@@ -65,8 +67,6 @@ def localize(
         )
         of_frame = zip(heat, found.masks, cut, found.boxes, found.areas, strict=True)
         parts.update(zip(rows, of_frame, strict=True))
-    if not parts:
-        return _nothing(maps.device)
     heatmaps, masks, *rest = zip(*(parts[row] for row in range(len(maps))), strict=True)
     thresholds, boxes, areas = (torch.stack(x) for x in rest)
     pairs = attribution.targets
