@@ -24,6 +24,7 @@ from attrib.models import Output, SpatialClassifier, load_model, split
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
 from attrib.targets import TargetsLike, check_labels, classes_per_picture, resolve_targets
+from attrib.transfer import to_device, to_host
 from attrib.types import Attribution, Fit, Localization, ModelSpec, Normalize, Targets
 
 __all__ = ["Explainer", "as_classifier", "explain"]
@@ -239,9 +240,9 @@ class Explainer:
         where = localize(
             attribution, threshold=threshold, rule=rule, normalize=normalize, resize=resize
         )
-        scores = _scores(attribution, classifier.spec.multi_label)
-        owner, labels = attribution.targets.image.tolist(), attribution.targets.label.tolist()
-        boxes_of = where.map_index.tolist()
+        pairs = attribution.targets
+        found = _scores(attribution, classifier.spec.multi_label), pairs.image, pairs.label
+        scores, owner, labels, boxes_of = (x.tolist() for x in to_host(*found, where.map_index))
         for i, picture in enumerate(pictures):
             rows = [row for row, image in enumerate(owner) if image == i]
             own = _attribution_of(attribution, i, rows)
@@ -373,15 +374,15 @@ def _bar(total: int, progress: bool | None) -> Any:
     return tqdm(total=total, disable=not progress, unit="picture", leave=False)
 
 
-def _scores(attribution: Attribution, multi_label: bool) -> list[float]:
+def _scores(attribution: Attribution, multi_label: bool) -> Float[Tensor, " n"]:
     logits = attribution.logits.float()
     probability = logits.sigmoid() if multi_label else logits.softmax(1)
     pairs = attribution.targets
-    return probability[pairs.image, pairs.label].tolist()
+    return probability[pairs.image, pairs.label]
 
 
 def _attribution_of(attribution: Attribution, image: int, rows: list[int]) -> Attribution:
-    index = _index(rows, attribution.maps.device)
+    index = to_device(rows, attribution.maps.device)
     pairs = attribution.targets
     return replace(
         attribution,
@@ -397,18 +398,14 @@ def _localization_of(where: Localization, rows: list[int], boxes_of: list[int]) 
     first = {row: i for i, row in enumerate(rows)}
     kept = [m for m, owner in enumerate(boxes_of) if owner in first]
     device = where.boxes.device
-    index = _index(kept, device)
+    index = to_device(kept, device)
     return Localization(
         heatmaps=tuple(where.heatmaps[row] for row in rows),
         masks=tuple(where.masks[row] for row in rows),
         boxes=where.boxes[index],
-        map_index=_index([first[boxes_of[m]] for m in kept], device),
+        map_index=to_device([first[boxes_of[m]] for m in kept], device),
         threshold_index=where.threshold_index[index],
         areas=where.areas[index],
-        thresholds=where.thresholds[_index(rows, device)],
+        thresholds=where.thresholds[to_device(rows, device)],
         status=tuple(where.status[row] for row in rows),
     )
-
-
-def _index(rows: list[int], device: torch.device) -> Tensor:
-    return torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)

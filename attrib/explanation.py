@@ -226,6 +226,7 @@ class ModelRecord:
 
     def __init__(self, classifier: SpatialClassifier, fit: Fit) -> None:
         self._model, self._output = classifier.model, classifier.output
+        self._precision = classifier.precision
         self.spec = replace(classifier.spec, fit=fit)
 
     @cached_property
@@ -234,7 +235,7 @@ class ModelRecord:
         return fingerprint(self._model)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return name, weights hash, where the logits are, preprocessing and versions."""
+        """Return name, weights hash, precision, where the logits are, preprocessing, versions."""
         from importlib.metadata import version
 
         spec = self.spec
@@ -243,6 +244,7 @@ class ModelRecord:
             "name": spec.name,
             "weights": self.weights,
             **({} if self._output is None else {"output": spelled(self._output)}),
+            "precision": self._precision,
             "multi_label": spec.multi_label,
             "preprocessing": {
                 "input_size": list(spec.input_size),

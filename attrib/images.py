@@ -26,6 +26,7 @@ from torch.nn.functional import interpolate
 
 from attrib.errors import ImageError, InputError
 from attrib.files import Stored
+from attrib.transfer import to_device
 from attrib.types import Fit, Frame, ModelSpec
 
 __all__ = [
@@ -184,10 +185,11 @@ def preprocess(
         raise InputError(f"pictures have 3 channels or 1 (grey), the model wants {k}")
     frames = tuple(_frame(picture, spec, fit or spec.fit) for picture in pictures)
     fill = [min(max(round(255 * mean), 0), 255) for mean in spec.mean]
-    colour = torch.tensor(fill, dtype=torch.uint8, device=device)[:, None, None]
+    colour = to_device(fill, device, torch.uint8)[:, None, None]
+    ahead = torch.device(device).type == "cuda"  # the copies are queued, not awaited
     windows = colour.repeat(len(frames), 1, h, w)
     for window, picture, frame in zip(windows, pictures, frames, strict=True):
-        _render(picture.pixels.to(device), frame, spec, window)
+        _render(picture.pixels.to(device, non_blocking=ahead), frame, spec, window)
     images = windows.to(torch.promote_types(dtype, torch.float32)).div_(255)
     mean, std = _statistics(images, spec)
     return images.sub_(mean).div_(std).to(dtype), frames
@@ -480,8 +482,8 @@ def _luminance(pixels: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "1 H W"]:
 
 
 def _statistics(like: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
-    mean, std = (like.new_tensor(values)[:, None, None] for values in (spec.mean, spec.std))
-    return mean, std
+    mean, std = (to_device(values, like.device, like.dtype) for values in (spec.mean, spec.std))
+    return mean[:, None, None], std[:, None, None]
 
 
 # Boxes

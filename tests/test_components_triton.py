@@ -11,6 +11,7 @@ import torch
 
 from attrib.errors import InputError
 from attrib.localize import component_engine, largest_component
+from attrib.localize.level_sets import all_contours, largest_contours
 from tests.test_localize import ADVERSARIAL
 
 pytest.importorskip("triton")
@@ -32,6 +33,41 @@ def cases():
     return found
 
 
+def level_sets():
+    """Maps `[n, H, W]` in 8 bits by name, with the levels to cut them above."""
+    generator = torch.Generator().manual_seed(1)
+
+    def noise(*size):
+        return torch.rand(size, generator=generator)
+
+    y, x = torch.meshgrid(torch.arange(9), torch.arange(11), indexing="ij")
+    soft = torch.nn.functional.interpolate(noise(2, 1, 4, 5), (12, 17), mode="bicubic")[:, 0]
+    rings = torch.maximum((y - 4).abs(), (x - 5).abs())
+    few, many = torch.arange(0, 250, 31), torch.arange(255)
+    return {
+        "noise": ((255 * noise(2, 7, 10)).byte(), few),
+        "soft": ((255 * soft.clamp(0, 1)).byte(), few),
+        "at every level": ((255 * noise(1, 6, 5)).byte(), many),
+        "rings": ((85 * (rings % 4))[None].byte(), few),
+        "two values": ((noise(2, 8, 9) < 0.6).byte() * 255, torch.tensor([0, 100])),
+        "checkerboard": ((255 * ((x + y) % 2))[None].byte(), torch.tensor([7])),
+        "ramp": ((10 * (x + y))[None].byte(), few),
+        "constant": (torch.full((2, 3, 4), 9, dtype=torch.uint8), torch.tensor([3, 8, 9])),
+        "one pixel": (torch.full((1, 1, 1), 200, dtype=torch.uint8), few),
+        "none": (torch.zeros(0, 4, 4, dtype=torch.uint8), few),
+    }
+
+
+def found_by(engine, levels, cuts):
+    """All contours and the largest ones, as sorted rows of map, cut and box."""
+    answers = []
+    for find in (all_contours, largest_contours):
+        found = find(levels, cuts, levels / 255, engine)
+        rows = torch.cat([found.image[:, None], found.cut[:, None], found.boxes], 1)
+        answers.append(sorted(rows.tolist()))
+    return answers
+
+
 def interpret(folder):
     """Label every case; to be called where `TRITON_INTERPRET` was set before the imports."""
     from attrib.localize import components_triton
@@ -42,6 +78,7 @@ def interpret(folder):
         found = largest_component(masks, "triton")
         table = components_triton.component_table(masks, block)
         answers[name] = {"largest": vars(found), "table": vars(table)}
+    answers["level sets"] = {name: found_by("triton", *c) for name, c in level_sets().items()}
     torch.save(answers, Path(folder) / "answers.pt")
 
 
@@ -80,21 +117,30 @@ def test_every_component_is_in_the_table(name, answers):
         assert int((areas > 0).sum()) == len(stats) - 1
 
 
-@pytest.mark.parametrize("kernel", ["_point_to_runs", "_unite", "_measure"])
+@pytest.mark.parametrize("name", level_sets())
+def test_contours_above_all_levels_are_those_that_opencv_finds(name, answers):
+    assert answers["level sets"][name] == found_by("opencv", *level_sets()[name])
+
+
+KERNELS = ("_point_to_runs", "_unite", "_measure", "_follow", "_unite_above")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_compile_for_a_gpu_that_is_not_here(kernel, tmp_path, monkeypatch):
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from attrib.localize import components_triton
+    from attrib.localize import components_triton, level_sets_triton
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kinds = {"masks": "*i1", "parents": "*i32", "sums": "*i32", "BLOCK": "constexpr"}
-    function = getattr(components_triton, kernel)
+    arrays = dict.fromkeys(("parents", "sums", "first", "second", "saddle"), "*i32")
+    kinds = {"masks": "*i1", "BLOCK": "constexpr", **arrays}
+    function = getattr(level_sets_triton, kernel, None) or getattr(components_triton, kernel)
     signature = {name: kinds.get(name, "i32") for name in function.arg_names}
     source = ASTSource(fn=function, signature=signature, constexprs={"BLOCK": 256})
     made = triton.compile(source, target=GPUTarget("cuda", 80, 32))
-    assert "atom.global" in made.asm["ptx"] or kernel == "_point_to_runs"
+    assert ("atom.global" in made.asm["ptx"]) == (kernel not in ("_point_to_runs", "_follow"))
     assert len(made.asm["cubin"]) > 0
 
 

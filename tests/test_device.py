@@ -1,44 +1,126 @@
 """What can be told about the way through a GPU without one."""
 
+import copy
+import importlib
+from functools import partial
+
 import pytest
 import torch
 
 import attrib
 from attrib.errors import InputError
-from attrib.localize import cut_values, normalize, to_source
-from attrib.localize.heatmap import covered
+from attrib.localize import largest_component, normalize
 from attrib.methods import resolve
+from attrib.methods.cam import region_sum
 from attrib.models import classifier as module
 from attrib.models.classifier import weighted
-from attrib.types import Frame
 from tests.models import SPEC, Everything, MlpHead, images, make
+from tests.pretend_gpu import beneath, pretend_gpu
 
+CONTRAST = "infocam+(contrast='region')"
 CLASS_MAPS = ["cam", "infocam", "infocam+", "infocam+(region=1)", "cam(region=3, border='same')"]
-CROPPED = Frame(source=(40, 48), resized=(40, 48), offset=(4, 8), tensor=(32, 32))
 
 
-@pytest.mark.parametrize("targets", [None, [0, 4, 2], [[0, 1], [], [3]]])
-@pytest.mark.parametrize("method", CLASS_MAPS)
-def test_no_map_depends_on_a_look_at_values(method, targets):
-    """On the meta device there are none: `.item()`, `.tolist()`, `nonzero` and `bool` all raise."""
-    here = attrib.split(make("plain"), spec=SPEC)
-    want = attrib.Explainer(here, method)(images(3), targets)
-    found = attrib.Explainer(here.of(make("plain").to("meta")), method)(
-        images(3).to("meta"), targets
-    )
-    assert found.maps.device.type == "meta"
-    assert found.maps.shape == want.maps.shape
+# Where the host waits, on a GPU that is not there
 
 
-@pytest.mark.parametrize("frame", [CROPPED, Frame(source=(9, 7), resized=(8, 8), tensor=(8, 8))])
-@pytest.mark.parametrize("rule", ["fraction", "absolute"])
-def test_neither_does_a_heatmap(frame, rule):
-    maps = torch.zeros(2, 4, 4, device="meta")
-    seen = covered(frame, maps.device)
-    heat, low, high = normalize(to_source(maps, frame), "minmax", seen)
-    cut = cut_values(heat, low, high, [0.2, 0.5], rule, seen)
-    assert cut.shape == (2, 2)
-    assert heat.shape == (2, *frame.source)
+@pytest.fixture
+def waits(monkeypatch):
+    """The places in attrib that wait for the GPU; its kernels are stood in for by OpenCV."""
+    place = importlib.import_module("attrib.localize.localize")
+    monkeypatch.setattr(place, "largest_component", partial(beneath, largest_component))
+    with pretend_gpu(monkeypatch) as places:
+        yield places
+
+
+unplaced = pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")
+RESULTS = ["transfer.py to_host"]
+SIZES = ["localize.py _by_frame"]
+
+
+def explainers(method, name, **options):
+    """The same explainer on the CPU and on the GPU."""
+    model = MlpHead() if name == "mlp" else make(name)
+    parts = {"features": "body", "head": "top"} if name == "mlp" else {}
+    here = attrib.split(model, spec=SPEC, **parts)
+    there = here.of(copy.deepcopy(model).cuda())
+    return [attrib.Explainer(split, method, **options) for split in (here, there)]
+
+
+@unplaced
+@pytest.mark.parametrize("name", ["plain", "mlp", "in-place"])
+@pytest.mark.parametrize("targets", [None, [[0, 1], [], [3]]])
+@pytest.mark.parametrize("method", [*CLASS_MAPS, "tta(method='infocam+')"])
+def test_from_images_to_boxes_the_host_waits_once(method, targets, name, waits):
+    here, there = explainers(method, name)
+    given = images(3)
+    want = attrib.localize(here(given, targets))
+    waits.clear()
+    found = attrib.localize(there(given, targets))
+    assert waits == RESULTS
+    assert found.boxes.device.type == "cuda"
+    assert torch.equal(found.boxes.cpu(), want.boxes)
+    assert found.status == want.status
+
+
+def test_contrasts_of_regions_do_not_wait(waits):
+    here, there = explainers(CONTRAST, "plain")
+    waits.clear()
+    found = there(images(3), [[0, 1], [], [3]]).maps
+    assert waits == []
+    torch.testing.assert_close(found.cpu(), here(images(3), [[0, 1], [], [3]]).maps)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "hirescam"])
+def test_gradients_wait_once_to_know_how_many_passes(method, waits, monkeypatch):
+    """The passes themselves are beyond a GPU that is not there."""
+    monkeypatch.setattr("torch.autograd.grad", lambda _y, x, _seed, **_: (torch.ones_like(x),))
+    _, there = explainers(method, "plain")
+    there.classifier.__dict__["gradient_layer"] = "features.5"
+    waits.clear()
+    there(images(3), [[0, 1], [], [3]])
+    assert waits == RESULTS
+
+
+@unplaced
+@pytest.mark.parametrize("rule", ["fraction", "absolute", "percentile", "otsu"])
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_from_pictures_to_boxes_the_host_waits_for_results_alone(fit, rule, waits):
+    here, there = explainers("infocam+", "plain", fit=fit)
+    generator = torch.Generator().manual_seed(3)
+    pictures = torch.randint(256, (3, 3, 40, 60), dtype=torch.uint8, generator=generator)
+    threshold = {"percentile": [60, 90], "otsu": 0.5}.get(rule, 0.25)
+    want = here.explain(pictures, [[0, 1], [], [3]], threshold=threshold, rule=rule)
+    waits.clear()
+    found = there.explain(pictures, [[0, 1], [], [3]], threshold=threshold, rule=rule)
+    assert waits == 2 * RESULTS  # of `localize`, then scores and classes
+    for here, there in zip(want, found, strict=True):
+        assert there.scores == pytest.approx(here.scores, abs=1e-3)
+        boxes, others = here.localization.boxes, there.localization.boxes
+        torch.testing.assert_close(others.cpu(), boxes, rtol=0, atol=1)  # resized in float there
+
+
+@unplaced
+def test_pictures_of_several_sizes_are_told_apart_by_the_host(waits):
+    _, there = explainers("infocam+", "plain", fit="crop")
+    pictures = [torch.randint(256, (3, h, 50), dtype=torch.uint8) for h in (40, 50)]
+    waits.clear()
+    there.explain(pictures, [1, 2])
+    assert waits == SIZES + 2 * RESULTS
+
+
+def test_a_wait_is_found(waits):
+    """The instrument itself: what waits is written down, and what mixes devices fails."""
+    x = torch.arange(4.0).to("cuda", non_blocking=True)
+    assert waits == []
+    for look in (float, bool):
+        look(x.sum())
+    assert x[x > 1].nonzero().cpu().tolist() == [[0], [1]]
+    torch.ones(3).cuda()
+    assert x[torch.tensor([3, 1])].device.type == "cuda"
+    assert len(waits) == 7
+    with pytest.raises(RuntimeError, match="and on the CPU"):
+        x + torch.ones(4)
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 1 << 24])
@@ -63,9 +145,10 @@ def test_nothing_seen_has_no_range():
 # Half precision
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["plain", "in-place", "bias-free", "mlp"])
-@pytest.mark.parametrize("method", ["cam", "infocam", "infocam+", "tta(method='infocam+')"])
-def test_the_network_runs_in_half_and_the_rest_does_not(method, name):
+@pytest.mark.parametrize("method", [*CLASS_MAPS, "tta(method='infocam+')", CONTRAST])
+def test_the_network_runs_in_half_and_the_rest_does_not(method, name, precision):
     model = MlpHead() if name == "mlp" else make(name)
     tapped = []
     handles = [
@@ -77,8 +160,8 @@ def test_the_network_runs_in_half_and_the_rest_does_not(method, name):
     split = attrib.split(model, spec=SPEC, **parts)
     tapped.clear()
     before = Everything(model)
-    found = attrib.Explainer(split, method, spec=SPEC, autocast="bfloat16")(images(3))
-    assert {*tapped} == {torch.bfloat16}
+    found = attrib.Explainer(split, method, spec=SPEC, autocast=precision)(images(3))
+    assert {*tapped} == {getattr(torch, precision)}
     before.assert_same(model)
     for handle in handles:
         handle.remove()
@@ -91,13 +174,33 @@ def test_the_network_runs_in_half_and_the_rest_does_not(method, name):
     torch.testing.assert_close(found.maps, want.maps, rtol=0, atol=0.03 * span)
 
 
-def test_sums_are_not_taken_in_half():
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("spec", CLASS_MAPS)
+def test_sums_are_not_taken_in_half(spec, precision):
     """The maps are those that the weights give on the half-precision features, to float32."""
-    explainer = attrib.Explainer(make("plain"), "cam", spec=SPEC, autocast="bfloat16")
-    found, grid = explainer(images(2), 1), explainer.classifier.forward(images(2)).grid
-    weight = explainer.classifier.weight[1].double()
-    want = torch.einsum("k,bkuv->buv", weight, grid.double())
+    explainer = attrib.Explainer(make("plain"), spec, spec=SPEC, autocast=precision)
+    found, method = explainer(images(2), 1), explainer.method
+    features = explainer.classifier.forward(images(2))
+    rows = method.coefficients(features.logits, found.targets).double()
+    weight = rows @ explainer.classifier.weight.double()
+    cells = torch.einsum("nk,nkuv->nuv", weight, features.grid.double())
+    want = region_sum(cells, method.region, method.border)
     torch.testing.assert_close(found.maps.double(), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16", "float16"])
+def test_an_answer_says_what_the_network_computed_in(precision):
+    picture = torch.randint(256, (3, 32, 32), dtype=torch.uint8)
+    explainer = attrib.Explainer(make("plain"), "cam", spec=SPEC, autocast=precision)
+    found = explainer.explain(picture, 1).to_dict()
+    assert found["model"]["precision"] == (f"{precision} autocast" if precision else "float32")
+    assert found["exact"] == (precision is None)
+
+
+def test_half_precision_is_not_exported():
+    explainer = attrib.Explainer(make("plain"), "cam", spec=SPEC, autocast="bfloat16")
+    with pytest.raises(InputError, match="bfloat16 autocast; export from an Explainer without"):
+        explainer.export()
 
 
 @pytest.mark.parametrize(

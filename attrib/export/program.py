@@ -66,6 +66,11 @@ def export_program(
     """Make a program, compare it with the model, and write it; see `attrib.Explainer.export`."""
     chosen = format_for(path, format)
     linear = exportable(method)
+    if classifier.autocast is not None:
+        raise InputError(
+            f"a program computes in the weights' type, and this model is seen under "
+            f"{classifier.precision}; export from an Explainer without autocast"
+        )
     if images is None:
         images = smooth_noise(classifier, options, CHECKED)
     images = _checked(images, classifier, options)

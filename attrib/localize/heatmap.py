@@ -17,11 +17,25 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.types import Frame, MapStatus, Normalize
 
-__all__ = ["Resize", "Window", "covered", "normalize", "status_of", "to_source", "usable", "window"]
+__all__ = [
+    "STATUS",
+    "Resize",
+    "Window",
+    "covered",
+    "normalize",
+    "status_code",
+    "status_of",
+    "to_source",
+    "usable",
+    "window",
+]
 
 Resize = Literal["bilinear", "bicubic", "nearest"]
 Window = tuple[slice, slice]
 """Rows and columns of a picture."""
+
+STATUS: tuple[MapStatus, ...] = ("ok", "constant", "negative", "nan")
+"""Every status, in the order of its number on a device."""
 
 FLAT = 1e-6
 """A map whose range is this small against its largest magnitude is constant but for rounding."""
@@ -156,18 +170,16 @@ def status_of(maps: Float[Tensor, "n u v"]) -> tuple[MapStatus, ...]:
     `nan` not finite everywhere; `constant` no place differs from another but for rounding;
     `negative` no place speaks for the class.
     """
-    if not len(maps):
-        return ()
-    names: tuple[MapStatus, ...] = ("ok", "constant", "negative", "nan")
-    return tuple(names[i] for i in _status_code(maps).tolist())
+    return tuple(STATUS[i] for i in status_code(maps).tolist()) if len(maps) else ()
 
 
 def usable(maps: Float[Tensor, "n u v"]) -> Bool[Tensor, " n"]:
     """Tell of each raw map whether it can be localised, on its device; `status_of` says why not."""
-    return _status_code(maps) == 0
+    return status_code(maps) == STATUS.index("ok")
 
 
-def _status_code(maps: Float[Tensor, "n u v"]) -> Int[Tensor, " n"]:
+def status_code(maps: Float[Tensor, "n u v"]) -> Int[Tensor, " n"]:
+    """Tell what `status_of` tells as an index into `STATUS`, on the maps' device."""
     flat = maps.flatten(1)
     high, low = flat.amax(1), flat.amin(1)
     bad = ~flat.isfinite().all(1)

@@ -4,8 +4,10 @@ Steepest ascent leads each pixel to a peak and so parts a map into *basins*. Abo
 whose peaks rise above it hang together where the *saddle* between them does; what is to be found
 per level is then a matter of a few basins, not of all pixels. Holes are the same upside down.
 
-Two implementations of one definition, both exact: NumPy and OpenCV, map by map, on the CPU; and
-batched torch on any other device, which never returns to the host per map or level.
+Three implementations of one definition, all exact. Engine `"opencv"`: OpenCV and NumPy, map by
+map, on the CPU. On any other device all maps at once, in batched torch, which never returns to the
+host per map or level: `"triton"` leaves what hangs together to kernels that join all basins at all
+levels, `"torch"` to rounds of which each asks once whether it was the last.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.localize import level_sets_batched, level_sets_host
+from attrib.localize.components import Engine, component_engine
 
 __all__ = ["LevelBoxes", "all_contours", "largest_contours"]
 
@@ -43,8 +46,7 @@ def all_contours(
     levels: UInt8[Tensor, "n H W"],
     cuts: Int[Tensor, " t"],
     tie: Float[Tensor, "n H W"],
-    *,
-    batched: bool | None = None,
+    engine: Engine | None = None,
 ) -> LevelBoxes:
     """Find the boxes of all contours of `levels > cut`: of every component, and of every hole.
 
@@ -56,13 +58,14 @@ def all_contours(
         cuts: Ascending, distinct, from 0 to 254.
         tie: In [0, 1], orders pixels of one level, e.g. the map before it was cut into levels.
             Changes no answer; the better it resolves plateaus, the faster.
-        batched: Which implementation; None for the one that suits the device.
+        engine: What finds them; None for `component_engine` of the device.
 
     Returns:
         One row per contour, in no particular order.
     """
-    if _batched(levels, cuts, batched):
-        return LevelBoxes(**level_sets_batched.all_boxes(levels, cuts, tie))
+    engine = _engine(levels, cuts, engine)
+    if engine != "opencv":
+        return LevelBoxes(**level_sets_batched.all_boxes(levels, cuts, tie, engine))
     return _each(level_sets_host.all_boxes, levels, cuts, tie)
 
 
@@ -70,8 +73,7 @@ def largest_contours(
     levels: UInt8[Tensor, "n H W"],
     cuts: Int[Tensor, " t"],
     tie: Float[Tensor, "n H W"],
-    *,
-    batched: bool | None = None,
+    engine: Engine | None = None,
 ) -> LevelBoxes:
     """Find the box of the contour of largest area of `levels > cut`.
 
@@ -83,21 +85,22 @@ def largest_contours(
         levels: Maps in 256 levels.
         cuts: Ascending, distinct, from 0 to 254.
         tie: See `all_contours`.
-        batched: Which implementation; None for the one that suits the device.
+        engine: What finds them; None for `component_engine` of the device.
 
     Returns:
         One row per map and cut, but for those where nothing lies above the cut.
     """
-    if _batched(levels, cuts, batched):
-        return LevelBoxes(**level_sets_batched.largest_boxes(levels, cuts, tie))
+    engine = _engine(levels, cuts, engine)
+    if engine != "opencv":
+        return LevelBoxes(**level_sets_batched.largest_boxes(levels, cuts, tie, engine))
     return _each(level_sets_host.largest_boxes, levels, cuts, tie)
 
 
-def _batched(levels: Tensor, cuts: Tensor, batched: bool | None) -> bool:
+def _engine(levels: Tensor, cuts: Tensor, engine: Engine | None) -> Engine:
     values = cuts.tolist()
     if values != sorted(set(values)) or not all(0 <= value < 255 for value in values):
         raise InputError(f"cuts are ascending, distinct levels from 0 to 254, got {values}")
-    return levels.device.type != "cpu" if batched is None else batched
+    return engine or component_engine(levels.device)
 
 
 def _each(find: Callable[..., tuple[np.ndarray, np.ndarray]], *of: Tensor) -> LevelBoxes:

@@ -12,9 +12,18 @@ from torch.nn import functional as F  # noqa: N812
 
 from attrib.errors import DegenerateMapWarning
 from attrib.localize.components import Components, largest_component
-from attrib.localize.heatmap import Resize, Window, normalize, status_of, to_source, window
+from attrib.localize.heatmap import (
+    STATUS,
+    Resize,
+    Window,
+    normalize,
+    status_code,
+    to_source,
+    window,
+)
 from attrib.localize.threshold import Rule, cut_values
-from attrib.types import Attribution, Frame, Localization, MapStatus, Normalize
+from attrib.transfer import to_device, to_host
+from attrib.types import Attribution, Frame, Localization, MapStatus, Normalize, Targets
 
 __all__ = ["localize"]
 
@@ -52,31 +61,53 @@ def localize(
         its status and a `DegenerateMapWarning` say why.
     """
     maps = attribution.maps.detach().float()
-    status = status_of(maps)
-    _warn(status, attribution)
-    usable = torch.tensor([s == "ok" for s in status], dtype=torch.bool)
-    usable = usable.to(maps.device, non_blocking=True)
+    if not len(maps):
+        return _nothing(maps.device)
+    code = status_code(maps)
+    usable = code == STATUS.index("ok")
     maps = torch.where(usable[:, None, None], maps, 0)
     how = attribution.normalize if normalize is None else normalize
-    images = attribution.targets.image.tolist() if attribution.frames else [0] * len(maps)
-    frames = attribution.frames or (_whole(attribution.input_size),)
 
-    parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = {}
-    for frame, rows in _by_frame(frames, images).items():
-        index = torch.tensor(rows).to(maps.device, non_blocking=True)
+    parts: dict[int, tuple[Tensor, ...]] = {}
+    for frame, rows in _by_frame(attribution).items():
+        index = to_device(rows, maps.device)
         heat, cut, found = _localize(
             maps[index], frame, usable[index], threshold, rule, how, resize
         )
-        of_frame = zip(heat, cut, found.masks, found.boxes, found.areas, strict=True)
+        of_frame = zip(heat, found.masks, cut, found.boxes, found.areas, strict=True)
         parts.update(zip(rows, of_frame, strict=True))
-    return _collect([parts[row] for row in range(len(maps))], status, maps.device)
+    heatmaps, masks, *rest = zip(*(parts[row] for row in range(len(maps))), strict=True)
+    thresholds, boxes, areas = (torch.stack(x) for x in rest)
+    pairs = attribution.targets
+    codes, there, image, label = to_host(code, areas > 0, pairs.image, pairs.label)  # asked once
+    status = tuple(STATUS[i] for i in codes.tolist())
+    _warn(status, attribution.method, Targets(image=image, label=label))
+    map_index, threshold_index = to_device(there.nonzero().tolist(), maps.device).view(-1, 2).T
+    return Localization(
+        heatmaps=heatmaps,
+        masks=masks,
+        boxes=boxes[map_index, threshold_index],
+        map_index=map_index,
+        threshold_index=threshold_index,
+        areas=areas[map_index, threshold_index],
+        thresholds=thresholds,
+        status=status,
+    )
 
 
 def _whole(size: tuple[int, int]) -> Frame:
     return Frame(source=size, resized=size, tensor=size)
 
 
-def _by_frame(frames: Sequence[Frame], images: list[int]) -> dict[Frame, list[int]]:
+def _by_frame(attribution: Attribution) -> dict[Frame, list[int]]:
+    """Group the maps by where they lie; whose they are is asked only where that makes a difference.
+
+    Of pictures of several sizes it does: which maps are of which shape is then for the host to say.
+    """
+    frames = attribution.frames or (_whole(attribution.input_size),)
+    count = len(attribution.maps)
+    one = len(set(frames)) == 1
+    images = [0] * count if one else attribution.targets.image.tolist()
     groups: dict[Frame, list[int]] = {}
     for row, image in enumerate(images):
         groups.setdefault(frames[image], []).append(row)
@@ -99,7 +130,7 @@ def _localize(
     masks = (heat[:, None] >= cut[..., None, None]) & usable[:, None, None, None]
     found = largest_component(masks.flatten(0, 1))
     rows, cols = seen
-    corner = torch.tensor([cols.start, rows.start] * 2).to(maps.device, non_blocking=True)
+    corner = to_device([cols.start, rows.start] * 2, maps.device)
     boxes = found.boxes + corner * (found.areas > 0)[:, None]
     return (
         _put_back(heat, seen, frame),
@@ -120,40 +151,28 @@ def _put_back(part: Shaped[Tensor, "n _h _w"], where: Window, frame: Frame) -> T
     return F.pad(part, margins) if any(margins) else part
 
 
-def _collect(
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]],
-    status: tuple[MapStatus, ...],
-    device: torch.device,
-) -> Localization:
-    """Stack what is of one size, and keep a row for each box there is."""
-    if parts:
-        heatmaps, cuts, masks, box_parts, area_parts = zip(*parts, strict=True)
-        thresholds, boxes, areas = (torch.stack(x) for x in (cuts, box_parts, area_parts))
-    else:
-        heatmaps, masks, thresholds = (), (), torch.zeros(0, 0, device=device)
-        areas = torch.zeros(0, 0, dtype=torch.int64, device=device)
-        boxes = areas[..., None].expand(0, 0, 4)
-    map_index, threshold_index = (areas > 0).nonzero(as_tuple=True)
+def _nothing(device: torch.device) -> Localization:
+    none = torch.zeros(0, dtype=torch.int64, device=device)
     return Localization(
-        heatmaps=heatmaps,
-        masks=masks,
-        boxes=boxes[map_index, threshold_index],
-        map_index=map_index,
-        threshold_index=threshold_index,
-        areas=areas[map_index, threshold_index],
-        thresholds=thresholds,
-        status=status,
+        heatmaps=(),
+        masks=(),
+        boxes=none[:, None].expand(0, 4),
+        map_index=none,
+        threshold_index=none,
+        areas=none,
+        thresholds=torch.zeros(0, 0, device=device),
+        status=(),
     )
 
 
-def _warn(status: tuple[MapStatus, ...], attribution: Attribution) -> None:
+def _warn(status: tuple[MapStatus, ...], method: str, pairs: Targets) -> None:
     for cause, text in _CAUSES.items():
         rows = [i for i, s in enumerate(status) if s == cause]
         if rows:
-            image, label = attribution.targets.image[rows[0]], attribution.targets.label[rows[0]]
+            image, label = int(pairs.image[rows[0]]), int(pairs.label[rows[0]])
             more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
             warnings.warn(
-                f"the {attribution.method} map of image {int(image)}, class {int(label)}{more} "
+                f"the {method} map of image {image}, class {label}{more} "
                 f"{text}; its mask is empty and it has no box",
                 DegenerateMapWarning,
                 stacklevel=3,

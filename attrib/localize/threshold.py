@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attrib.errors import InputError
+from attrib.transfer import to_device
 
 __all__ = ["Rule", "cut_values", "otsu"]
 
@@ -40,19 +41,28 @@ def cut_values(
     """
     values = [float(t) for t in (threshold if isinstance(threshold, Sequence) else [threshold])]
     _check(values, rule)
-    wanted = torch.tensor(values, dtype=heatmaps.dtype)
-    wanted = wanted.to(heatmaps.device, non_blocking=True)
+    wanted = to_device(values, heatmaps.device, heatmaps.dtype)
     if rule == "fraction":
         return wanted.expand(len(heatmaps), -1)
     if rule == "absolute":
         span = torch.where(high > low, high - low, 1)
         return (wanted - low[:, None]) / span[:, None]
-    pixels = (heatmaps if seen is None else heatmaps[:, seen]).flatten(1)
     if rule == "otsu":
-        return otsu(pixels)[:, None]
-    ranks = [min(max(round(t / 100 * pixels.shape[1]), 1), pixels.shape[1]) for t in values]
-    ordered = pixels.sort(1).values
-    return torch.stack([ordered[:, rank - 1] for rank in ranks], dim=1)
+        return otsu(heatmaps.flatten(1), None if seen is None else seen.flatten())[:, None]
+    return _percentiles(heatmaps, values, seen)
+
+
+def _percentiles(
+    heatmaps: Float[Tensor, "n H W"], values: list[float], seen: Bool[Tensor, "H W"] | None
+) -> Float[Tensor, "n t"]:
+    """Return the smallest pixel that so many per cent of the seen ones do not exceed."""
+    if seen is None:
+        seen = torch.ones_like(heatmaps[0], dtype=torch.bool)
+    ordered = torch.where(seen, heatmaps, torch.inf).flatten(1).sort(1).values
+    count = seen.sum()
+    share = to_device([t / 100 for t in values], seen.device, torch.float64)
+    rank = (share * count).round().long().minimum(count).clamp(min=1)
+    return ordered[:, rank - 1]
 
 
 def _check(values: list[float], rule: str) -> None:
@@ -66,14 +76,21 @@ def _check(values: list[float], rule: str) -> None:
             raise InputError(f"a {rule} threshold lies in [0, {top:g}], got {value}")
 
 
-def otsu(pixels: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
+def otsu(
+    pixels: Float[Tensor, "n p"], seen: Bool[Tensor, " p"] | None = None
+) -> Float[Tensor, " n"]:
     """Return the value in [0, 1] that leaves most variance between the pixels below and above it.
 
     Otsu, *A threshold selection method from gray-level histograms*, over 256 grey levels.
+
+    Args:
+        pixels: In [0, 1].
+        seen: Which of them count; all, if None.
     """
     level = (pixels * (BINS - 1)).round().long()
+    one = torch.ones_like(pixels, dtype=torch.float64) if seen is None else seen.double()
     counts = pixels.new_zeros(len(pixels), BINS, dtype=torch.float64)
-    counts.scatter_add_(1, level, torch.ones_like(pixels, dtype=torch.float64))
+    counts.scatter_add_(1, level, one.expand_as(level))
     below = counts.cumsum(1)
     mass = (counts * torch.arange(BINS, device=pixels.device)).cumsum(1)
     above = below[:, -1:] - below

@@ -149,12 +149,12 @@ class InfoCAMPlus(Method):
         self, classifier: SpatialClassifier, features: Features, pairs: Targets
     ) -> Float[Tensor, "n u v"]:
         out = []
-        for image, label in zip(pairs.image, pairs.label, strict=True):
-            maps = classifier.class_maps(features.grid[image][None])[0]
+        for image, label in zip(pairs.image.split(1), pairs.label.split(1), strict=True):
+            maps = classifier.class_maps(features.grid[image])[0]
             maps = region_sum(maps, self.region, self.border)
             rest = maps.index_fill(0, label, torch.inf)
             out.append(maps[label] - rest.amin(0))
-        return torch.stack(out) if out else _no_maps(features, self.region, self.border)
+        return torch.cat(out) if len(pairs) else _no_maps(features, self.region, self.border)
 
 
 Linear = CAM | InfoCAM | InfoCAMPlus

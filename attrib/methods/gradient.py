@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attrib.methods.base import METHODS, Method
 from attrib.models import SpatialClassifier
+from attrib.transfer import to_device, to_host
 from attrib.types import Attribution, TargetRule, Targets
 
 __all__ = ["EigenCAM", "GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM"]
@@ -275,10 +276,10 @@ def _gradients(logits: Float[Tensor, "b c"], raw: Tensor, pairs: Targets) -> Ten
     """Differentiate each pair's logit: all images at once, once for each further class of one."""
     out = raw.new_zeros(len(pairs), *raw.shape[1:])
     first = torch.searchsorted(pairs.image, pairs.image)
-    rank = torch.arange(len(pairs), device=logits.device) - first
+    (rank,) = to_host(torch.arange(len(pairs), device=logits.device) - first)
     rounds = int(rank.max()) + 1 if len(pairs) else 0
     for i in range(rounds):
-        rows = rank == i
+        rows = to_device((rank == i).nonzero().flatten().tolist(), logits.device)
         seed = torch.zeros_like(logits)
         seed[pairs.image[rows], pairs.label[rows]] = 1
         (gradient,) = torch.autograd.grad(logits, raw, seed, retain_graph=i + 1 < rounds)

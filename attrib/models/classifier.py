@@ -89,6 +89,12 @@ class SpatialClassifier:
         return surgery.device_of(self.model)
 
     @property
+    def precision(self) -> str:
+        """What the network computes in: its weights' type, or e.g. `"bfloat16 autocast"`."""
+        own = surgery.dtype_of(self.model) if self.autocast is None else self.autocast
+        return str(own).removeprefix("torch.") + ("" if self.autocast is None else " autocast")
+
+    @property
     def weight(self) -> Float[Tensor, "c k"]:
         """The head's weight, for a linear head."""
         if self.linear is None:
@@ -207,15 +213,14 @@ class SpatialClassifier:
                 return weighted(grid, image, coefficients.to(grid.dtype) @ self.weight)
             weights = _summed(coefficients.to(grid.dtype), self.weight)
             counts = torch.bincount(image, minlength=len(grid)).tolist()
-            rows = zip(weights.split(counts), grid, strict=True)
-            return torch.cat([w @ g.flatten(1) for w, g in rows]).view(-1, *grid.shape[2:])
+            each = zip(weights.split(counts), grid, strict=True)
+            return torch.cat([w @ g.flatten(1) for w, g in each]).view(-1, *grid.shape[2:])
         out = grid.new_empty(len(image), *grid.shape[2:])
-        per_image = self.num_classes * grid.shape[2] * grid.shape[3]
-        for part in torch.arange(len(grid), device=grid.device).split(
-            max(1, CHUNK_CELLS // per_image)
-        ):
-            rows = (image >= part[0]) & (image <= part[-1])
-            maps = self.class_maps(grid[part])[image[rows] - part[0]]
+        size = max(1, CHUNK_CELLS // (self.num_classes * grid.shape[2] * grid.shape[3]))
+        for start, part in zip(range(0, len(grid), size), grid.split(size), strict=True):
+            own = (image >= start) & (image < start + size)
+            rows: Tensor | slice = own.nonzero().flatten() if len(part) < len(grid) else slice(None)
+            maps = self.class_maps(part)[image[rows] - start]
             out[rows] = torch.einsum("nc,ncuv->nuv", coefficients[rows].to(maps.dtype), maps)
         return out
 

@@ -236,6 +236,7 @@ def _facts(
         "list": digest(dataset[i] for i in range(len(dataset))),
         "labels": dataset.labels,
         **identity(classifier),
+        "precision": classifier.precision,
         "multi_label": classifier.spec.multi_label,
         "mean": classifier.spec.mean,
         "std": classifier.spec.std,

@@ -1,5 +1,7 @@
 """The device path, without any data: the same answers as on the CPU, and no way back to it."""
 
+import importlib
+import warnings
 from contextlib import contextmanager
 
 import pytest
@@ -13,11 +15,13 @@ from attrib.datasets import Folder, InMemory, Scenes
 from attrib.datasets.scenes import CLASSES
 from attrib.fit import MaskModelConfig, NetworkConfig, fit_mask_model, fit_network
 from attrib.localize import component_engine, largest_component, largest_component_batched
+from attrib.localize.level_sets import all_contours, largest_contours
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB, Pool, untrained
 from attrib.metrics import best_ious, resolve_metric
 from attrib.metrics.thresholds import grid
 from attrib.seeds import FORMATS, SeedOptions, make_seeds
+from attrib.transfer import to_host
 from attrib.types import Targets
 from tests.mask_models import SMALL, corner_task
 from tests.models import SPEC, Everything, images, make
@@ -50,7 +54,9 @@ def test_a_thousand_masks_at_once():
 def never_waiting():
     """Raise wherever the host waits for the GPU."""
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
@@ -66,6 +72,34 @@ def test_class_maps_never_wait(method, targets):
     with never_waiting():
         found = explainer(pictures, targets).maps
     torch.testing.assert_close(found, want)
+
+
+def awaited(*tensors):
+    """Wait, where it is meant."""
+    torch.cuda.set_sync_debug_mode("default")
+    try:
+        return to_host(*tensors)
+    finally:
+        torch.cuda.set_sync_debug_mode("error")
+
+
+@pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")
+@pytest.mark.parametrize("rule", ["fraction", "percentile", "otsu"])
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+@pytest.mark.parametrize("method", ["cam", "infocam+", "tta(method='infocam')"])
+def test_from_pictures_to_boxes_results_alone_are_awaited(method, fit, rule, monkeypatch):
+    if component_engine(torch.device("cuda")) != "triton":
+        pytest.skip("no Triton for this GPU; plain torch asks once per round")
+    explainer = attrib.Explainer(make("plain").cuda(), method, spec=SPEC, fit=fit)
+    pictures = torch.randint(256, (4, 3, 40, 60), dtype=torch.uint8)
+    classes, options = [[0, 1], [], [3], [2]], {"rule": rule, "threshold": 0.5}
+    want = explainer.explain(pictures, classes, **options)
+    for place in ("attrib.localize.localize", "attrib.explain"):
+        monkeypatch.setattr(importlib.import_module(place), "to_host", awaited)
+    with never_waiting():
+        found = explainer.explain(pictures, classes, **options)
+    for now, before in zip(found, want, strict=True):
+        assert torch.equal(now.localization.boxes, before.localization.boxes)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -98,6 +132,21 @@ def test_triton_and_torch_label_alike(size):
     found, want = (largest_component(masks, engine) for engine in ("triton", "torch"))
     for field in ("masks", "boxes", "areas"):
         assert torch.equal(getattr(found, field), getattr(want, field)), field
+
+
+@pytest.mark.parametrize("find", [all_contours, largest_contours])
+def test_triton_and_torch_find_the_same_contours(find):
+    if component_engine(torch.device("cuda")) != "triton":
+        pytest.skip("no Triton for this GPU")
+    scores = torch.rand(40, 120, 90, generator=torch.Generator().manual_seed(0)).cuda()
+    levels, cuts = (scores * 255).byte(), torch.arange(0, 255, 3, device="cuda")
+    answers = []
+    for engine in ("triton", "torch"):
+        found = find(levels, cuts, scores, engine)
+        rows = torch.cat([found.image[:, None], found.cut[:, None], found.boxes], 1)
+        answers.append(rows.unique(dim=0, return_counts=True))
+    for here, there in zip(*answers, strict=True):
+        assert torch.equal(here, there)
 
 
 @pytest.mark.parametrize("contours", ["largest", "all"])

@@ -77,14 +77,14 @@ def literal_iou(a, b):
     return overlap_x * overlap_y / (areas[0] + areas[1] - overlap_x * overlap_y)
 
 
-@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("engine", ["opencv", "torch"])
 @pytest.mark.parametrize("multiple", [False, True])
 @pytest.mark.parametrize("kind", ADVERSARIAL)
-def test_every_box_is_the_evaluators(kind, multiple, batched, monkeypatch):
+def test_every_box_is_the_evaluators(kind, multiple, engine, monkeypatch):
     find = all_contours if multiple else largest_contours
     monkeypatch.setattr(
         f"attrib.metrics.maxboxacc.{find.__name__}",
-        lambda *maps: find(*maps, batched=batched),
+        lambda *maps: find(*maps, engine),
     )
     thresholds = torch.from_numpy(np.arange(0, 1, 0.07))
     for height, width in SIZES:

@@ -1,0 +1,143 @@
+"""A GPU that is not there: tensors that say they are on one, with their values on the CPU.
+
+What only works on one device fails here as it would there, and wherever the host would wait for a
+GPU the line is written down; the answer is given all the same, so that one run finds all of them.
+"""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+ROOT = Path(__file__).parents[1] / "attrib"
+GPU = torch.device("cuda", 0)
+READS = {
+    "aten::_local_scalar_dense",
+    "aten::_unique2",
+    "aten::bincount",
+    "aten::equal",
+    "aten::is_nonzero",
+    "aten::masked_select",
+    "aten::nonzero",
+    "aten::unique_dim",
+}
+"""What cannot answer, or cannot tell the size of its answer, without a look at values."""
+ACROSS = {"aten::_to_copy", "aten::copy_", "aten::index.Tensor", "aten::index_put_"}
+"""What takes tensors of both devices."""
+
+
+class Pretended(Tensor):
+    """A tensor that says it is on a GPU; `held` holds its values."""
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> "Pretended":
+        made = Tensor._make_wrapper_subclass(
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=GPU,
+        )
+        made.held = inner
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _call(func, args, kwargs or {}, [])
+
+    def tolist(self):
+        return self.cpu().tolist()
+
+    def __repr__(self) -> str:
+        return f"Pretended({self.held!r})"
+
+
+class _Watching(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return _call(func, args, kwargs or {}, self.waits)
+
+
+def _call(func, args, kwargs, waits):
+    tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+    there = [x for x in tensors if isinstance(x, Pretended)]
+    device = kwargs.get("device")
+    onto = bool(there) if device is None else torch.device(device).type == "cuda"
+    if not there and not onto:
+        return func(*args, **kwargs)
+    name = func.name()
+    here = [x for x in tensors if not isinstance(x, Pretended) and x.ndim]
+    if there and here and name not in ACROSS:
+        raise RuntimeError(f"{name} of tensors on {GPU} and on the CPU")
+    if _waits(name, args, kwargs, bool(there), onto, here):
+        waits.append(_place())
+    if device is not None:
+        kwargs = {**kwargs, "device": "cpu"}
+    inner_args, inner_kwargs = tree_map_only(Pretended, lambda x: x.held, (args, kwargs))
+    out = func(*inner_args, **inner_kwargs)
+    if not onto:
+        return out
+    out = tree_map_only(Tensor, Pretended, out)
+    return return_and_correct_aliasing(func, args, kwargs, out) if there else out
+
+
+def _waits(name, args, kwargs, there, onto, here) -> bool:
+    if name in READS or (name == "aten::repeat_interleave.Tensor" and _size_unknown(args, kwargs)):
+        return True
+    if name == "aten::_to_copy":
+        return there != onto and not kwargs.get("non_blocking")
+    if name == "aten::copy_":
+        crosses = isinstance(args[0], Pretended) != isinstance(args[1], Pretended)
+        return crosses and not (args[2:] or [kwargs.get("non_blocking")])[0]
+    if name.startswith("aten::index"):
+        indices = args[1] if isinstance(args[1], (list, tuple)) else []
+        return bool(here) or any(i is not None and i.dtype == torch.bool for i in indices)
+    return False
+
+
+def _size_unknown(args, kwargs) -> bool:
+    return kwargs.get("output_size") is None
+
+
+def _place() -> str:
+    """Name the line of attrib that came last on the way here."""
+    own = [f for f in traceback.extract_stack() if Path(f.filename).is_relative_to(ROOT)]
+    last = own[-1] if own else traceback.extract_stack()[-4]
+    return f"{Path(last.filename).name} {last.name}"
+
+
+def beneath(call, *args):
+    """Call something with the values beneath its arguments, and put what it returns on the GPU."""
+    found = call(*tree_map_only(Pretended, lambda x: x.held, args))
+    if not any(isinstance(x, Pretended) for x in args):
+        return found
+    return replace(found, **tree_map_only(Tensor, Pretended, vars(found)))
+
+
+@contextmanager
+def pretend_gpu(monkeypatch) -> Iterator[list[str]]:
+    """Let tensors be brought to a GPU; yields the lines that wait for it, as they come up."""
+    torch._C._ensureCUDADeviceGuardSet()  # so that "cuda" without a number is asked of nobody
+    state = torch.get_rng_state
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: state())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        with torch.backends.cudnn.flags(enabled=False), _Watching() as watching:
+            yield watching.waits
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
