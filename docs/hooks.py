@@ -49,7 +49,7 @@ def ran(path: Path) -> Iterator[tuple[str, str | bytes]]:
     """Run a notebook in an empty folder; yield its page and the pictures on it, by name."""
     notebook = nbformat.read(path, as_version=4)
     with TemporaryDirectory() as folder:
-        runner = ExecutePreprocessor(timeout=None, kernel_name="python3")  # the machine may be slow
+        runner = ExecutePreprocessor(timeout=None, kernel_name="python3", coalesce_streams=True)
         runner.preprocess(notebook, {"metadata": {"path": folder}})
     resources = {"unique_key": path.stem, "output_files_dir": "assets"}
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources)
