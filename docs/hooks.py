@@ -28,7 +28,6 @@ from attrib.methods import METHODS
 from attrib.report import Panel, figure
 
 MARK = "<!-- picture -->"
-SECONDS_PER_CELL = 300
 INLINE = r'<span class="arithmatex">\\\((.*?)\\\)</span>'
 BLOCK = r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>'
 SPECS = {**TUNED, "fuse": "fuse(layers=('features.stage2', 'features.stage3'))"}
@@ -50,7 +49,7 @@ def ran(path: Path) -> Iterator[tuple[str, str | bytes]]:
     """Run a notebook in an empty folder; yield its page and the pictures on it, by name."""
     notebook = nbformat.read(path, as_version=4)
     with TemporaryDirectory() as folder:
-        runner = ExecutePreprocessor(timeout=SECONDS_PER_CELL, kernel_name="python3")
+        runner = ExecutePreprocessor(timeout=None, kernel_name="python3", coalesce_streams=True)
         runner.preprocess(notebook, {"metadata": {"path": folder}})
     resources = {"unique_key": path.stem, "output_files_dir": "assets"}
     text, resources = MarkdownExporter().from_notebook_node(notebook, resources)

@@ -1,27 +1,30 @@
 """What the README, the docs and the examples show, runs."""
 
 import doctest
+import glob
 import importlib
 import json
 import os
 import pkgutil
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import attrib
+from attrib.cli import app
 from attrib.cli.demo import save
 from attrib.datasets.scenes import Scenes
 from attrib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
-COMMAND = "#!{}\nfrom attrib.cli import main\n\nmain()\n"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 QUICK = {"train_demo": ["--steps", "4", "--scenes", "64", "--test-scenes", "16"]}
 """Arguments of an example that takes minutes without."""
@@ -66,30 +69,21 @@ def test_pages_run(page, folder, monkeypatch):
         if language == "python":
             exec(compile(code, page, "exec"), names)
         else:
-            shell(code, folder)
+            shell(code)
     if page == "README.md":
         assert (folder / "bird.png").exists()
         assert (folder / "out" / "bird.json").exists()
         assert names["found"].boxes.shape[1] == 4
 
 
-def shell(code, folder):
+def shell(code):
     """Run the lines that call attrib; the others set an environment up."""
-    command = folder / "bin" / "attrib"
-    command.parent.mkdir(exist_ok=True)
-    command.write_text(COMMAND.format(sys.executable))
-    command.chmod(0o755)
-    path = {"PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     for line in code.replace("\\\n", " ").splitlines():
         if line.startswith("attrib"):
-            done = subprocess.run(
-                ["bash", "-c", line],
-                capture_output=True,
-                text=True,
-                check=False,
-                env=os.environ | path,
-            )
-            assert done.returncode == 0, f"{line}\n{done.stderr}"
+            words = shlex.split(line, comments=True)[1:]
+            words = [found for word in words for found in sorted(glob.glob(word)) or [word]]
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
 
 
 def test_make_targets_of_the_readme_exist():

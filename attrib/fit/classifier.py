@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -94,17 +94,7 @@ def fit_classifier(
         spec=spec,
         config=config,
     )
-    settings = {
-        "schema": "attrib.fit/1",
-        "model": spec.name,
-        "architecture": description["architecture"],
-        "model_args": description["model_args"],
-        "dataset": train.name,
-        "pictures": len(samples),
-        "digest": digest(samples),
-        "validation": validation.name if validation else None,
-        "config": asdict(config),
-    }
+    settings = _settings(description, spec, train.name, samples, validation, config)
     with adl_inserted(model, config.adl, p=config.adl_p, gamma=config.adl_gamma):
         report = train_loop(
             task,
@@ -120,6 +110,28 @@ def fit_classifier(
     checkpoint.finish(out, report, model, {})
     model.attrib_spec = spec  # type: ignore[assignment]
     return report
+
+
+def _settings(
+    description: Mapping[str, Any],
+    spec: ModelSpec,
+    dataset: str,
+    samples: Sequence[LabelledSample],
+    validation: LabelledDataset | None,
+    config: FitConfig,
+) -> dict[str, Any]:
+    """Everything that the weights depend on."""
+    return {
+        "schema": "attrib.fit/1",
+        "model": spec.name,
+        "architecture": description["architecture"],
+        "model_args": description["model_args"],
+        "dataset": dataset,
+        "pictures": len(samples),
+        "digest": digest(samples),
+        "validation": validation.name if validation else None,
+        "config": asdict(config),
+    }
 
 
 def _spec(model: nn.Module, train: LabelledDataset, config: FitConfig) -> ModelSpec:
