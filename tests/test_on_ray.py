@@ -150,6 +150,8 @@ def test_localisation_is_scored_the_same_also_when_a_worker_is_killed(cluster, e
         return {key: value for key, value in found.items() if key != "seconds_per_image"}
 
     maps = tmp_path / "ray"
+    maps.mkdir()
+    (maps / ".half.0123456789abcdef.npz").write_bytes(b"of a worker that died")
     killer = Killer(lambda: len(list(maps.rglob("[!.]*.npz"))), after=8)
     killer.start()
     found = score(save_maps=maps, engine=TWO)

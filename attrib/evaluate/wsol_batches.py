@@ -15,7 +15,7 @@ from torch import Tensor
 from attrib.cluster import Answer
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.errors import InputError
-from attrib.evaluate.wsol_maps import write_maps
+from attrib.evaluate.wsol_maps import remove_halves, write_maps
 from attrib.explain import Explainer
 from attrib.images import preprocess, read_image
 from attrib.metrics import WsolBatch, WsolProtocol
@@ -95,6 +95,8 @@ class Scoring:
                     protocol.add(other)  # type: ignore[attr-defined]  # has been asked for
                 ranks.append(rank)
                 bar.update(len(hands[index]))
+        if save_maps is not None:
+            remove_halves(save_maps)  # of a worker that died
         return ranks
 
 
