@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from attrib.cluster import Answer
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.errors import InputError
-from attrib.evaluate.wsol_maps import remove_halves, write_maps
+from attrib.evaluate.wsol_maps import write_maps
 from attrib.explain import Explainer
 from attrib.images import preprocess, read_image
 from attrib.metrics import WsolBatch, WsolProtocol
@@ -96,7 +97,7 @@ class Scoring:
                 ranks.append(rank)
                 bar.update(len(hands[index]))
         if save_maps is not None:
-            remove_halves(save_maps)  # of a worker that died
+            _remove_halves(save_maps)  # of a worker that died
         return ranks
 
 
@@ -122,6 +123,13 @@ class _WsolWork:
             return fed, _score(batch, fed, self.save_maps).cpu()
 
         return answer
+
+
+def _remove_halves(folder: Path) -> None:
+    """Remove what a process that was killed was writing."""
+    for path in folder.rglob(".*.npz"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}\.npz", path.name):
+            path.unlink(missing_ok=True)
 
 
 def batches(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import astuple
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from attrib.images import MAX_PIXELS, read_image
 from attrib.metrics import WsolBatch
 from attrib.types import Frame
 
-__all__ = ["MapFile", "made_by", "read_map", "remove_halves", "write_maps", "write_origin"]
+__all__ = ["MapFile", "made_by", "read_map", "write_maps", "write_origin"]
 
 ORIGIN = "maps.json"
 SIDE = 224
@@ -47,13 +46,6 @@ def write_maps(folder: Path, batch: WsolBatch) -> None:
                 rank=np.int64(-1 if batch.rank is None else int(batch.rank[i])),
                 frame=np.array(_numbers(batch.frames[i]), np.int64),
             )
-
-
-def remove_halves(folder: Path) -> None:
-    """Remove what a process that was killed was writing."""
-    for path in folder.rglob(".*.npz"):
-        if re.fullmatch(r"\..+\.[0-9a-f]{16}\.npz", path.name):
-            path.unlink(missing_ok=True)
 
 
 def write_origin(folder: Path, origin: dict[str, Any]) -> None:
