@@ -19,12 +19,13 @@ from attrib.errors import InputError
 from attrib.evaluate.wsol_maps import write_maps
 from attrib.explain import Explainer
 from attrib.images import preprocess, read_image
+from attrib.methods import Method
 from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.models import SpatialClassifier
 from attrib.seeds import OnRay
 from attrib.seeds.on_ray import placed
 from attrib.surgery import dtype_of
-from attrib.types import Normalize
+from attrib.types import Fit, Frame, Normalize
 
 __all__ = ["Scoring", "batch_of", "batches", "feed", "rank_of"]
 
@@ -106,8 +107,8 @@ class _WsolWork:
     """What workers do; see `Scoring`. The protocols are fresh."""
 
     classifier: SpatialClassifier
-    method: Any
-    fit: Any
+    method: Method
+    fit: Fit
     dataset: BoxDataset
     protocols: tuple[WsolProtocol, ...]
     save_maps: Path | None
@@ -183,7 +184,7 @@ def _explain(explainer: Explainer, samples: Sequence[BoxSample]) -> WsolBatch:
 def batch_of(
     samples: Sequence[BoxSample],
     maps: Float[Tensor, "n u v"],
-    frames: Sequence[Any],
+    frames: Sequence[Frame],
     rank: Int[Tensor, " n"] | None,
     normalize: Normalize = "minmax",
 ) -> WsolBatch:
