@@ -150,6 +150,8 @@ def test_localisation_is_scored_the_same_also_when_a_worker_is_killed(cluster, e
         return {key: value for key, value in found.items() if key != "seconds_per_image"}
 
     maps = tmp_path / "ray"
+    maps.mkdir()
+    (maps / ".half.0123456789abcdef.npz").write_bytes(b"of a worker that died")
     killer = Killer(lambda: len(list(maps.rglob("[!.]*.npz"))), after=8)
     killer.start()
     found = score(save_maps=maps, engine=TWO)
@@ -160,10 +162,33 @@ def test_localisation_is_scored_the_same_also_when_a_worker_is_killed(cluster, e
     assert contents(maps) == contents(tmp_path / "local")
 
 
-def test_seeds_are_scored_the_same(cluster, root, explainer, tmp_path):
-    data = folder(root)
+class Watched:
+    """A data set that takes its time, and leaves a file for each mask that was read."""
+
+    def __init__(self, data, seen):
+        self.data, self.seen = data, seen
+        self.name, self.labels, self.category_ids = data.name, data.labels, data.category_ids
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        return self.data[index]
+
+    def mask(self, index):
+        time.sleep(0.05)
+        (self.seen / str(index)).touch()
+        return self.data.mask(index)
+
+
+def test_seeds_are_scored_the_same_also_when_a_worker_is_killed(cluster, root, explainer, tmp_path):
+    data, seen = folder(root), tmp_path / "seen"
+    seen.mkdir()
     make_seeds(explainer, data, tmp_path, SeedOptions(scales=(1.0,), formats=("npz",)), pack=8)
-    found = evaluate_seeds(data, tmp_path, engine=TWO)
+    killer = Killer(lambda: len(list(seen.iterdir())), after=4)
+    killer.start()
+    found = evaluate_seeds(Watched(data, seen), tmp_path, engine=TWO)
+    assert 4 <= killer.done < MANY
     assert found == evaluate_seeds(data, tmp_path)
     assert found["pictures"] == MANY
     first = tmp_path / "npz" / "000000.tar"

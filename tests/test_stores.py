@@ -139,7 +139,9 @@ def test_the_commands(root, tmp_path):
     assert f"{COUNT} pictures scored, 0 missing; npz" in scored
     (tmp_path / "b.csv").write_text("path,label,x0,y0,x1,y1\np1.png,rabbit,1,2,30,40\n")
     boxes = ("--dataset", "boxes", "--root", place, "--annotations", tmp_path / "b.csv")
-    assert "1 pictures" in run("evaluate", "wsol", *boxes, "--model", "demo")
+    assert "1 pictures" in run(
+        "evaluate", "wsol", *boxes, "--model", "demo", "--protocol", "infocam"
+    )
 
 
 # Classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from attrib.errors import InputError
 from attrib.evaluate.wsol_maps import write_maps
 from attrib.explain import Explainer
 from attrib.images import preprocess, read_image
+from attrib.methods import Method
 from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.metrics.wsol_batch import rank_of
 from attrib.models import SpatialClassifier
 from attrib.seeds import OnRay
 from attrib.seeds.on_ray import placed
 from attrib.surgery import dtype_of
-from attrib.types import Normalize
+from attrib.types import Fit, Frame, Normalize
 
 __all__ = ["Scoring", "batch_of", "batches", "feed"]
 
@@ -95,6 +97,8 @@ class Scoring:
                     protocol.add(other)  # type: ignore[attr-defined]  # has been asked for
                 ranks.append(rank)
                 bar.update(len(hands[index]))
+        if save_maps is not None:
+            _remove_halves(save_maps)  # of a worker that died
         return ranks
 
 
@@ -103,8 +107,8 @@ class _WsolWork:
     """What workers do; see `Scoring`. The protocols are fresh."""
 
     classifier: SpatialClassifier
-    method: Any
-    fit: Any
+    method: Method
+    fit: Fit
     dataset: BoxDataset
     protocols: tuple[WsolProtocol, ...]
     save_maps: Path | None
@@ -120,6 +124,13 @@ class _WsolWork:
             return fed, _score(batch, fed, self.save_maps).cpu()
 
         return answer
+
+
+def _remove_halves(folder: Path) -> None:
+    """Remove what a process that was killed was writing."""
+    for path in folder.rglob(".*.npz"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}\.npz", path.name):
+            path.unlink(missing_ok=True)
 
 
 def batches(
@@ -173,7 +184,7 @@ def _explain(explainer: Explainer, samples: Sequence[BoxSample]) -> WsolBatch:
 def batch_of(
     samples: Sequence[BoxSample],
     maps: Float[Tensor, "n u v"],
-    frames: Sequence[Any],
+    frames: Sequence[Frame],
     rank: Int[Tensor, " n"] | None,
     normalize: Normalize = "minmax",
 ) -> WsolBatch:
