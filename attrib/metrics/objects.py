@@ -1,8 +1,4 @@
-"""Localisation as metrics with names: maps against the true objects, picture by picture.
-
-The protocols of `attrib evaluate wsol` count; what stands here says what of a count belongs to each
-picture, so that a score has an interval and a place beside scores of faithfulness.
-"""
+"""The protocols of localisation as metrics: what of their figures each picture contributes."""
 
 from __future__ import annotations
 
@@ -124,7 +120,7 @@ class GTKnown(ObjectMetric):
 
     def rows(self, batch: WsolBatch) -> Float[Tensor, "n s"]:
         """See `ObjectMetric`."""
-        return _column(self.protocol().update(batch))
+        return self.protocol().update(batch).double()[:, None]
 
     def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
         """See `ObjectMetric`."""
@@ -158,7 +154,7 @@ class Top1(ObjectMetric):
         likeliest = batch.within(1)
         if likeliest is None:
             raise InputError("top-1 needs to know how likely the true class is; give its rank")
-        return _column(self.protocol().update(batch) & likeliest.cpu())
+        return (self.protocol().update(batch) & likeliest.cpu()).double()[:, None]
 
     def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
         """See `ObjectMetric`."""
@@ -247,7 +243,7 @@ class Pointing(ObjectMetric):
 
     def rows(self, batch: WsolBatch) -> Float[Tensor, "n s"]:
         """See `ObjectMetric`."""
-        return _column(torch.tensor(self.protocol().update(batch)))
+        return torch.tensor(self.protocol().update(batch), dtype=torch.float64)[:, None]
 
     def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
         """See `ObjectMetric`."""
@@ -282,10 +278,6 @@ class PixelPrecision(ObjectMetric):
         """See `ObjectMetric`."""
         counts = rows.unflatten(1, (2, -1))
         return Pooled(average_precision(counts), rows.new_zeros(len(rows), 0))
-
-
-def _column(right: Tensor) -> Float[Tensor, "n 1"]:
-    return right.cpu().double()[:, None]
 
 
 def _as_it_is(rows: Float[Tensor, "m 1"]) -> Pooled:
