@@ -43,7 +43,6 @@ NOISE = 0.1
 OURS = "attrib"
 Ready = Callable[[], AbstractContextManager[Callable[[], Any]]]
 
-
 Clock = Literal["wall", "processor"]
 """What passes: time, or the processor's time for this process, which a busy machine lengthens less.
 The latter means something with one thread only."""

@@ -259,7 +259,7 @@ def test_seeds_are_beside_the_network():
     (table,) = seeds_subject.tables(QUICK, [setting])
     assert [row.what for row in table.rows][::2] == [
         "the network alone",
-        "files to files",
+        "job",
         "reading it and making its views",
     ]
 

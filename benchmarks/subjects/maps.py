@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import attrib
 from benchmarks import peers
@@ -76,17 +75,13 @@ def table(setting: Setting, effort: Effort) -> Table:
 def own(work: Work) -> list[Candidate]:
     """List attrib's methods that go with a model."""
     attention = ATTENTION if work.layer.startswith("blocks.") else ()
-    limited = [candidate(work, m, limit=LIMIT) for m in (*CLASS_MAPS, *GRADIENTS, *OTHERS)]
+    limited = [candidate(work, m, LIMIT) for m in (*CLASS_MAPS, *GRADIENTS, *OTHERS)]
     return [*limited, *(candidate(work, m) for m in attention)]
 
 
-def candidate(
-    work: Work, method: str, targets: Any = None, *, what: str = "", limit: float | None = None
-) -> Candidate:
+def candidate(work: Work, method: str, limit: float | None = None) -> Candidate:
     explainer = attrib.Explainer(work.classifier, method)
-    chosen = work.labels if targets is None else targets
-    function = partial(explainer, work.images, chosen)
-    return call(OURS, what or method, function, limit=limit)
+    return call(OURS, method, partial(explainer, work.images, work.labels), limit=limit)
 
 
 def _of(work: Work, peer: peers.Peer, *, whole: bool) -> list[Candidate]:
