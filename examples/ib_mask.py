@@ -49,11 +49,11 @@ from attrib.fit.checkpoint import WEIGHTS
 from attrib.fit.mask_model import WARM_UP
 from attrib.models.load import load_weights
 
-LENGTH = {"train": 60_000, "test": 5_000}
+LENGTH = {"train": 30_000, "test": 5_000}
 """Of the sets that are put together from several digits."""
 NOISE = 0.3
 """Of the background of `anchors` for `cmi`, for which the paper adds some."""
-CMI = {"epochs": 2, "beta": 1e-2, "target": 60.0, "net": False, "most": 0.4}
+CMI = {"epochs": 1, "beta": 1e-2, "target": 60.0, "net": False, "most": 0.4}
 """What differs with `cmi`, whose V holds no mask and so no noise of one."""
 SHOWN = 8
 OPEN = MaskOptions(first_logit=3.0)
@@ -107,14 +107,14 @@ class Experiment:
 PRICED = MaskModelConfig(net=True, most=0.3)
 ANCHORS = replace(PRICED, warm_up=3, epochs=3, beta=5e-3, rate=1.004, target=4.0, most=0.2)
 SEVERAL = replace(
-    PRICED, warm_up=4, whole=0.85, epochs=1, beta=5e-3, rate=1.001, target=40.0, most=1.2
+    PRICED, warm_up=5, whole=0.85, epochs=1, beta=5e-3, rate=1.001, target=40.0, most=1.2
 )
 DATA = {
     "rectangles": Experiment(
         digits_with_rectangles,
         "mnist",
         "98 %",
-        replace(PRICED, warm_up=5, whole=0.6, epochs=5, lr=5e-3, rate=1.0015, target=25.0),
+        replace(PRICED, warm_up=5, whole=0.6, epochs=4, lr=5e-3, rate=1.002, target=25.0),
     ),
     "cifar10-rectangles": Experiment(
         photographs_with_rectangles,
