@@ -21,7 +21,7 @@ class MaskModelConfig:
         epochs: Passes over the pictures with everything at once.
         warm_up: Passes with the classifier alone, before; 0 for none.
         whole: Share of the warm-up, from its start, in which nothing is masked.
-        batch_size: Pictures per step.
+        batch_size: Pictures per step; an incomplete last batch is left out.
         optimiser: `"soap"`, see `attrib.fit.SOAP`, or `"adam"`.
         lr: Highest learning rate of the joint training.
         warm_up_lr: Of the warm-up.
