@@ -19,7 +19,7 @@ from attrib.compare.subject import Subject, subject_of
 from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
 from attrib.errors import InputError
 from attrib.explanation import ModelRecord
-from attrib.files import writing
+from attrib.files import reading, writing
 from attrib.images import PictureLike, as_batch, read_image
 from attrib.journal import Journal, claim
 from attrib.methods import Method
@@ -198,11 +198,12 @@ def _opened(work: Path, sources: Sequence[_Source], facts: dict[str, Any]) -> An
 
 def _known(journal: Journal, sources: Sequence[_Source]) -> dict[str, PictureRecord]:
     lines, wanted = journal.read(), {source.id for source in sources}
-    return {
-        key: PictureRecord.from_dict(key, line)
-        for key, line in lines.items()
-        if key in wanted and line["status"] == "done"
-    }
+    with reading(journal.folder):
+        return {
+            key: PictureRecord.from_dict(key, line)
+            for key, line in lines.items()
+            if key in wanted and line["status"] == "done"
+        }
 
 
 def _batches(
