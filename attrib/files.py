@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
 import secrets
@@ -22,6 +23,7 @@ __all__ = [
     "contents_of",
     "read_array",
     "read_arrays",
+    "read_gzip",
     "read_member",
     "reading",
     "replacing",
@@ -145,6 +147,14 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     """Read one file of a zip; `InputError` if it claims more than `MAX_BYTES`."""
     _refuse_bomb(archive.getinfo(name).file_size)  # no more than this is ever unpacked
     return archive.read(name)
+
+
+def read_gzip(path: Path) -> bytes:
+    """Read a gzip file; `InputError` if it unpacks to more than `MAX_BYTES`."""
+    with gzip.open(path) as stream:
+        data = stream.read(MAX_BYTES + 1)
+    _refuse_bomb(len(data))
+    return data
 
 
 def _refuse_bomb(claimed: int) -> None:

@@ -65,8 +65,8 @@ class Journal:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder / "journal"
-        self._path = self._folder / f"{name}.jsonl"
+        self.folder = folder / "journal"
+        self._path = self.folder / f"{name}.jsonl"
         self._file: IO[bytes] | None = None
         self._turn = threading.Lock()
 
@@ -77,7 +77,7 @@ class Journal:
         Raises:
             InputError: another process holds it.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as file:
             _lock(file, self._path)
             whole = self._path.read_bytes()
@@ -100,7 +100,7 @@ class Journal:
     def read(self) -> dict[str, dict[str, Any]]:
         """Return the last line about each picture, of all shards."""
         found = {}
-        for path in sorted(self._folder.glob("*.jsonl")):
+        for path in sorted(self.folder.glob("*.jsonl")):
             for line in path.read_bytes().split(b"\n"):
                 try:
                     entry = json.loads(line)

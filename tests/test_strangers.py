@@ -1,5 +1,6 @@
 """What strangers feed it: damaged and hostile files end in attrib's own errors, soon and small."""
 
+import gzip
 import io
 import json
 import os
@@ -12,14 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import attrib
-from attrib.datasets import COCO, CUB, BoxList, Folder, WsolMetadata
+from attrib.bottleneck.aib_attached import AttachedAIB, load_attached
+from attrib.bottleneck.aib_classifier import NetworkClassifier, NetworkPlan, load_network
+from attrib.bottleneck.mask_attached import AttachedMask, load_mask
+from attrib.bottleneck.mask_network import MaskNetworkOptions
+from attrib.datasets import COCO, CUB, BoxList, Folder, TinyImageNet, WsolMetadata
 from attrib.datasets.annotation_xml import read_annotation
+from attrib.datasets.digits import digits as read_digits
 from attrib.datasets.label_files import read_mask
 from attrib.datasets.picture_files import split_folders
 from attrib.datasets.samples import BoxSample
@@ -32,6 +41,7 @@ from attrib.methods import Statistics
 from attrib.models.load import read_state_dict
 from attrib.registry import parse_spec
 from attrib.seeds import FORMATS, read_label_png
+from tests.models import SPEC, make
 
 QUICK = settings(
     max_examples=60, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -417,3 +427,225 @@ def test_safetensors_of_strangers(tmp_path, content):
         read_state_dict(path)
     with pytest.raises(InputError):
         Statistics.load(path)
+
+
+# One thing in a good file is something else
+
+
+def put(content, place, value):
+    """A copy of what JSON holds with another value at one of its places."""
+    places = []
+
+    def walk(node, where):
+        children = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, child in children:
+            places.append((node, key))
+            if isinstance(child, dict | list):
+                walk(child, (*where, key))
+
+    copy = json.loads(json.dumps(content))
+    walk(copy, ())
+    node, key = places[place % len(places)]
+    node[key] = value
+    return copy
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.sampled_from([0, -1, 1, 3, 2**31, 10**30, 1e308, float("nan"), float("inf")])
+    | st.sampled_from(["", "1", "../x", "\0", "9" * 5000, "é"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+INSTANCES = {
+    "images": [{"id": 7, "file_name": "a.png", "height": 16, "width": 12}],
+    "categories": [{"id": 3, "name": "cat"}],
+    "annotations": [
+        {"image_id": 7, "category_id": 3, "iscrowd": 0, "bbox": [1, 2, 3, 4],
+         "segmentation": [[0, 0, 9, 0, 9, 9]]},
+        {"image_id": 7, "category_id": 3, "iscrowd": 1, "bbox": [1, 2, 3, 4],
+         "segmentation": {"size": [16, 12], "counts": [100, 92]}},
+    ],
+}  # fmt: skip
+
+
+@QUICK
+@given(st.integers(0, 10**4), VALUES)
+def test_instances_with_something_else_in_them(root, place, value):
+    path = write(root.parent / "i.json", json.dumps(put(INSTANCES, place, value)))
+    with suppress(InputError):
+        data = COCO(root.parent, "pictures", annotations=path)
+        assert data[0].picture.is_relative_to(root)
+        assert data.mask(0).numel() < 10**9
+        data.boxes(0)
+
+
+def test_a_picture_that_claims_more_than_a_picture_can_have(root):
+    claims = json.loads(json.dumps(INSTANCES))
+    claims["images"][0] |= {"height": 10**6, "width": 10**6}
+    claims["annotations"][0]["segmentation"] = {"size": [10**6, 10**6], "counts": [10**12]}
+    path = write(root.parent / "i.json", json.dumps(claims))
+    with pytest.raises(InputError, match="height and width"):
+        COCO(root.parent, "pictures", annotations=path)
+
+
+XML = (
+    b"<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax>"
+    b"<ymax>4</ymax></bndbox></object></annotation>"
+)
+
+
+@QUICK
+@given(st.integers(0, len(XML)), st.integers(0, 9), st.binary(max_size=9))
+def test_annotations_with_other_bytes_in_them(tmp_path, place, gone, junk):
+    path = write(tmp_path / "a.xml", XML[:place] + junk + XML[place + gone :])
+    with suppress(InputError):
+        assert all(len(box) == 4 for _, box in read_annotation(path))
+
+
+@QUICK
+@given(st.sampled_from(["images", "classes", "image_class_labels", "bounding_boxes"]), st.text())
+def test_lists_of_cub_of_any_text(tmp_path, name, text):
+    cub(tmp_path, {f"{name}.txt": text.encode("utf-8", "replace")})
+    with suppress(InputError):
+        CUB(tmp_path)[0]
+
+
+@QUICK
+@given(st.sampled_from(["image_ids", "class_labels", "localization"]), st.text())
+def test_lists_of_the_wsol_evaluator_of_any_text(root, name, text):
+    wsol(root.parent, "a.png")
+    write(root.parent / "wsol" / f"{name}.txt", text.encode("utf-8", "replace"))
+    with suppress(InputError):
+        WsolMetadata(root, root.parent / "wsol")[0]
+
+
+@QUICK
+@given(st.text(), st.text())
+def test_lists_of_tiny_imagenet_of_any_text(tmp_path, wnids, boxes):
+    write(tmp_path / "wnids.txt", (wnids or "n01\n").encode("utf-8", "replace"))
+    write(tmp_path / "words.txt", "n01\tcat\n")
+    write(tmp_path / "val" / "val_annotations.txt", boxes.encode("utf-8", "replace"))
+    for split in ("val", "train"):
+        with suppress(InputError):
+            TinyImageNet(tmp_path, split)[0]
+
+
+def test_no_class_of_tiny_imagenet_leads_out_of_its_folder(tmp_path):
+    write(tmp_path / "t" / "wnids.txt", "../../out\n")
+    write(tmp_path / "t" / "words.txt", "")
+    write(tmp_path / "out" / "..\\..\\out_boxes.txt", "")
+    with pytest.raises(InputError, match="within the data set's folder"):
+        TinyImageNet(tmp_path / "t", "train")
+
+
+def idx(ndim: int, sides: tuple[int, ...], body: bytes) -> bytes:
+    return bytes((0, 0, 8, ndim)) + b"".join(s.to_bytes(4, "big") for s in sides) + body
+
+
+def mnist(folder: Path, images: bytes, labels: bytes, suffix: str = "") -> Path:
+    write(folder / "raw" / f"train-images-idx3-ubyte{suffix}", images)
+    write(folder / "raw" / f"train-labels-idx1-ubyte{suffix}", labels)
+    return folder
+
+
+@QUICK
+@given(st.integers(0, 40), st.binary(min_size=1, max_size=6))
+def test_digits_with_other_bytes_in_them(tmp_path, place, junk):
+    images = idx(3, (2, 28, 28), bytes(2 * 28 * 28))
+    images = images[:place] + junk + images[place + len(junk) :]
+    with suppress(InputError):
+        read_digits(mnist(tmp_path, images, idx(1, (2,), b"\1\2")))
+
+
+def test_digits_that_unpack_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("attrib.files.MAX_BYTES", 10**5)
+    bomb = gzip.compress(idx(3, (2, 28, 28), bytes(10**6)))
+    folder = mnist(tmp_path, bomb, gzip.compress(idx(1, (2,), b"\1\2")), ".gz")
+    with pytest.raises(InputError, match="more than 100000"):
+        read_digits(folder)
+
+
+@pytest.mark.parametrize("name", json_texts())
+def test_configurations_of_strangers(tmp_path, name):
+    write(tmp_path / "config.json", json_texts()[name])
+    with pytest.raises(WeightsError):
+        attrib.load_model(f"local-dir:{tmp_path}")
+
+
+CONFIG = {"architecture": "test_resnet", "num_classes": 2, "model_args": {},
+          "pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0.5], "std": [0.5],
+                             "crop_pct": 1.0, "label_names": ["a", "b"]}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("architecture", 3), ("architecture", "no_such"), ("architecture", None), ("num_classes", "x"),
+     ("model_args", [1]), ("model_args", {"no_such": 1}), ("pretrained_cfg", 3),
+     ("pretrained_cfg", {"input_size": "x"}), ("pretrained_cfg", {"mean": 3}),
+     ("pretrained_cfg", {"label_names": 3}), ("pretrained_cfg", {"crop_pct": "x"})],
+)  # fmt: skip
+def test_configurations_with_something_else_in_them(tmp_path, key, value):
+    write(tmp_path / "config.json", json.dumps(CONFIG | {key: value}))
+    save_file(
+        timm.create_model("test_resnet", num_classes=2).state_dict(), tmp_path / "model.safetensors"
+    )
+    with pytest.raises(WeightsError):
+        attrib.load_model(f"local-dir:{tmp_path}")
+
+
+def trained(kind, tmp_path):
+    """A file that attrib trained, what it holds as an entry of metadata, and what reads it."""
+    classifier = attrib.split(make("plain"), spec=SPEC)
+    path = tmp_path / f"{kind}.safetensors"
+    if kind == "aib":
+        AttachedAIB(classifier, latent=4).save(path)
+        return path, lambda p: load_attached(p, classifier)
+    if kind == "ib-mask":
+        AttachedMask(classifier, options=MaskNetworkOptions(width=4)).save(path)
+        return path, lambda p: load_mask(p, classifier)
+    plan = NetworkPlan(width=0.03125, latent=4)
+    spec = attrib.ModelSpec(input_size=(32, 32), labels=("a", "b"))
+    NetworkClassifier(plan.make(2), plan, spec).save(path)
+    return path, load_network
+
+
+@pytest.mark.parametrize("kind", ["aib", "ib-mask", "aib-network"])
+def test_headers_of_strangers(kind, tmp_path):
+    path, load = trained(kind, tmp_path)
+    load(path)
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["attrib"])
+    texts = [DEEP, LONG, "[]", "3", "{", json.dumps({"kind": header["kind"]})]
+    texts += [
+        json.dumps(put(header, i, v)) for i in range(len(header)) for v in (None, "x", [1], -1)
+    ]
+    for text in texts:
+        save_file(tensors, path, metadata={"attrib": text})
+        with suppress(WeightsError):
+            load(path)
+
+
+@pytest.mark.parametrize("kind", ["aib", "ib-mask", "aib-network"])
+def test_trained_weights_with_other_bytes_in_them(kind, tmp_path):
+    path, load = trained(kind, tmp_path)
+    whole, draw = path.read_bytes(), np.random.default_rng(0)
+    for place in draw.integers(0, 3000, 30):
+        path.write_bytes(whole[:place] + draw.bytes(3) + whole[place + 3 :])
+        with suppress(WeightsError):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"id": "%s", "status": "done"}', '{"id": "%s", "status": "done", "outcomes": 3}']
+)
+def test_work_of_strangers(tmp_path, line):
+    picture = write(tmp_path / "a.png", png())
+    attrib.compare("demo", [picture], ["cam"], metrics=["sparseness"], work=tmp_path / "work")
+    write(tmp_path / "work" / "journal" / "1-of-1.jsonl", line % picture + "\n")
+    with pytest.raises(InputError, match="work"):
+        attrib.compare("demo", [picture], ["cam"], metrics=["sparseness"], work=tmp_path / "work")

@@ -37,7 +37,7 @@ def read_header(path: str | Path, kind: str, what: str) -> tuple[dict[str, Any],
     try:
         header = dict(json.loads(metadata[HEADER]))
         found = header.pop("kind")
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         found = None
     if found != kind:
         raise WeightsError(f"{path} holds no {what} that attrib wrote")

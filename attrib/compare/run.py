@@ -20,7 +20,7 @@ from attrib.datasets.labelled import LabelledDataset
 from attrib.datasets.samples import BoxDataset
 from attrib.errors import InputError
 from attrib.explanation import ModelRecord
-from attrib.files import writing
+from attrib.files import reading, writing
 from attrib.images import PictureLike, read_image
 from attrib.journal import Journal, claim
 from attrib.methods import Method
@@ -150,15 +150,16 @@ def _opened(work: Path, sources: Sequence[Source], facts: dict[str, Any]) -> Any
 def _known(journal: Journal, sources: Sequence[Source], kept: set[str]) -> dict[str, PictureRecord]:
     """Read what was measured of these pictures with these classes and objects."""
     lines, known = journal.read(), {}
-    for source in sources:
-        line = lines.get(source.id)
-        if line is None or line["status"] != "done" or line["source"] != source.mark:
-            continue
-        record = PictureRecord.from_dict(source.id, line)
-        if source.id not in kept:
-            known[source.id] = replace(record, shown=None)
-        elif record.shown is not None:
-            known[source.id] = record
+    with reading(journal.folder):
+        for source in sources:
+            line = lines.get(source.id)
+            if line is None or line["status"] != "done" or line["source"] != source.mark:
+                continue
+            record = PictureRecord.from_dict(source.id, line)
+            if source.id not in kept:
+                known[source.id] = replace(record, shown=None)
+            elif record.shown is not None:
+                known[source.id] = record
     return known
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from attrib.datasets.label_files import MOST_CLASSES, inside, read_json, refuse_repeats
 from attrib.datasets.labelled import IGNORE, LabelledSample
 from attrib.errors import InputError, MissingExtraError
+from attrib.images import MAX_PIXELS
 
 __all__ = ["COCO"]
 
@@ -143,7 +144,13 @@ class _Object(NamedTuple):
 def _image(entry: dict[str, Any], source: Path) -> _Image:
     file = inside(entry["file_name"], source)
     name = PurePosixPath(file).with_suffix("").as_posix()
-    return _Image(entry["id"], name, file, entry["height"], entry["width"])
+    height, width = entry["height"], entry["width"]
+    if not (type(height) is type(width) is int and 0 < height * width <= MAX_PIXELS) or height < 1:
+        raise InputError(
+            f"{source}: height and width of {file} are pixels, {MAX_PIXELS} together at most; got "
+            f"{str(height)[:20]} and {str(width)[:20]}"
+        )
+    return _Image(entry["id"], name, file, height, width)
 
 
 def _objects(

@@ -56,6 +56,8 @@ class CUB:
             raise
         except (KeyError, ValueError) as error:
             raise InputError(f"the lists in {root} do not fit together: {error!r}") from None
+        if not self._samples:
+            raise InputError(f"the lists in {root} have no pictures to {split}")
 
     def _table(self, name: str) -> dict[str, list[str]]:
         path = self._root / name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from attrib.errors import InputError, MissingExtraError
+from attrib.files import read_gzip
 
 __all__ = ["MarkedDigits", "digits", "marked_digits"]
 
@@ -179,8 +179,7 @@ def _idx(root: Path, name: str, ndim: int) -> NDArray[Any]:
             "folder that torchvision.datasets.MNIST was given to download to"
         )
     try:
-        data = found[0].read_bytes()
-        data = gzip.decompress(data) if found[0].suffix == ".gz" else data
+        data = read_gzip(found[0]) if found[0].suffix == ".gz" else found[0].read_bytes()
         shape = np.frombuffer(data[4 : 4 + 4 * ndim], ">i4")
         if data[:4] != bytes((0, 0, 8, ndim)):
             raise ValueError(f"it begins with {data[:4].hex()}")

@@ -182,7 +182,7 @@ def _validation(folder: Path) -> Iterable[_Row]:
 
 def _training(root: Path, wnids: list[str]) -> Iterable[_Row]:
     for wnid in wnids:
-        folder = root / "train" / wnid
+        folder = root / "train" / inside(wnid, root / "wnids.txt")
         path = folder / f"{wnid}_boxes.txt"
         for line in read_text(path).splitlines():
             match line.split():

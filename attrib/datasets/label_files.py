@@ -53,6 +53,8 @@ def read_text(path: Path) -> str:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; save it as such") from None
+    except ValueError as error:
+        raise InputError(f"no file can be named {str(path)!r}: {error}") from None
 
 
 def read_json(

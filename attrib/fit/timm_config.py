@@ -13,6 +13,7 @@ from torch import nn
 
 from attrib import surgery
 from attrib.errors import InputError
+from attrib.files import replacing
 from attrib.models.probe import noise
 from attrib.types import ModelSpec
 
@@ -64,7 +65,8 @@ def check_rebuilds(model: nn.Module, config: Mapping[str, Any], spec: ModelSpec)
     import timm
 
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, CONFIG).write_text(json.dumps(config), encoding="utf-8")
+        with replacing(Path(folder, CONFIG)) as temporary:
+            temporary.write_text(json.dumps(config), encoding="utf-8")
         try:
             with torch.random.fork_rng(devices=[]):
                 twin = timm.create_model(f"local-dir:{folder}", pretrained=False)

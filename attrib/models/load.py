@@ -123,9 +123,9 @@ def _timm(name: str, published: bool, num_classes: int | None) -> nn.Module:
     if name.startswith(LOCAL) and not (Path(name.removeprefix(LOCAL)) / "config.json").is_file():
         raise WeightsError(f"{name}: the folder has no config.json as timm writes it")
     options = {} if num_classes is None else {"num_classes": num_classes}
-    with _fetching(name):
+    with _configured(name), _fetching(name):
         model: nn.Module = timm.create_model(name, pretrained=published, **options)
-    model.attrib_spec = replace(spec_of(model), name=name)  # type: ignore[assignment]
+        model.attrib_spec = replace(spec_of(model), name=name)  # type: ignore[assignment]
     return model
 
 
@@ -164,6 +164,20 @@ def _torchvision(name: str, published: bool, num_classes: int | None) -> nn.Modu
         labels=labels,
     )
     return model
+
+
+@contextmanager
+def _configured(name: str) -> Iterator[None]:
+    """Say that a configuration is damaged, whatever that makes timm come upon."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        if not name.startswith((LOCAL, HUB)):
+            raise
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise WeightsError(f"{name}: no model can be made of its config.json ({cause})") from error
 
 
 @contextmanager
