@@ -126,8 +126,9 @@ class MaskModel(nn.Module):
         self.classifier = LineNet(
             architecture.classifier, (channels + 1, *grid), outputs=classes, relu6=True
         )
-        self.autoencoders = nn.ModuleDict(_autoencoders(architecture, channels, classes, options))
-        teller = self.autoencoders["shape" if options.objective == "cmi" else "seen"]
+        autoencoders = _autoencoders(architecture, channels, classes, options)
+        self.autoencoders = nn.ModuleDict(autoencoders)
+        teller = autoencoders["shape" if options.objective == "cmi" else "seen"]
         bias = list(teller.decoder.parameters())[-1].data
         bias[0] = options.first_logit  # one that expects noise would reward it at first
 

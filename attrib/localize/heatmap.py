@@ -68,7 +68,7 @@ def _seen(frame: Frame, axis: int) -> slice:
     size, tensor = frame.source[axis], frame.tensor[axis]
     ratio, offset = frame.resized[axis] / size, frame.offset[axis]
     mirrored = frame.flip and axis == 1  # then from -tensor, which is outside, to 0, which is not
-    start = -tensor if mirrored else 0
+    start = float(-tensor if mirrored else 0)
     end = bisect_right if mirrored else bisect_left
 
     def at(i: int) -> float:
