@@ -1,5 +1,6 @@
 """The benchmarks of localisation measure what they say, on tiny settings."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -33,3 +34,18 @@ def test_ablation(tmp_path):
     assert len(rows) == 6
     assert all(row["images"] == 2 for row in rows.values())
     assert run("infocam.py", *options) == text
+
+
+def test_what_adl_is_tried_on_is_trained_in_part():
+    import timm
+
+    spec = importlib.util.spec_from_file_location("adl", ROOT / "benchmarks" / "adl.py")
+    adl = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(adl)
+    model = timm.create_model("mobilenetv2_035", pretrained=False, num_classes=3)
+    adl.freeze(model, 6)
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"blocks", "conv_head", "bn2", "classifier"}
+    assert not any(p.requires_grad for p in model.blocks[:6].parameters())
+    assert adl.recipe(("blocks.6",), 1).adl == ("blocks.6",)
+    assert (adl.recipe((), 2).adl, adl.recipe((), 2).epochs) == ((), 2)
