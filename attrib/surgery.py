@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from threading import Lock, get_ident
 
 import numpy as np
@@ -74,7 +75,7 @@ def refuse_parallel(model: nn.Module) -> None:
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of the first parameter or buffer, or the CPU if there is none."""
-    tensor = next(model.parameters(), next(model.buffers(), None))
+    tensor = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 

@@ -8,6 +8,7 @@ once, and stands in the JSON; the page only shows it.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -44,8 +45,8 @@ OURS = "attrib"
 Ready = Callable[[], AbstractContextManager[Callable[[], Any]]]
 
 Clock = Literal["wall", "processor"]
-"""What passes: time, or the processor's time for this process, which a busy machine lengthens less.
-The latter means something with one thread only."""
+"""What passes: time, or the processor's time for this process and those that it starts. A busy
+machine lengthens the latter less; it means something with one thread only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,13 +207,19 @@ def _turns(start: int, length: int) -> Iterator[int]:
 
 
 def seconds(candidate: Candidate, effort: Effort) -> float:
-    clock = time.process_time if effort.clock == "processor" else time.perf_counter
+    clock = _worked if effort.clock == "processor" else time.perf_counter
     with candidate.ready() as run:
         _synchronise(effort.device)
         started = clock()
         run()
         _synchronise(effort.device)
         return clock() - started
+
+
+def _worked() -> float:
+    """Seconds of the processor for this process and those that it has waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _synchronise(device: str) -> None:

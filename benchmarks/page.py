@@ -113,12 +113,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["library"],
         row["what"],
         _figure(row["value"]),
-        f"{row['ratio']:.3f}",
-        f"{row['low']:.2f} .. {row['high']:.2f}",
+        _ratio(row["ratio"], 3),
+        f"{_ratio(row['low'], 2)} .. {_ratio(row['high'], 2)}",
         "" if row["limit"] is None else f"{row['limit']:.3g}",
         row["verdict"],
         row["peer"],
     ]
+
+
+def _ratio(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if value >= 0.1 else f"{value:.{digits - 1}g}"
 
 
 def _figure(value: float) -> str:

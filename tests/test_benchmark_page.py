@@ -44,6 +44,11 @@ def test_rows_are_shown_as_they_are():
     assert "- Note." in text
 
 
+def test_small_ratios_keep_their_digits():
+    text = page.page([report(row("attrib", "cam", ratio=0.00123, low=0.0012, high=0.12))])
+    assert "| 0.0012 | 0.001 .. 0.12 |" in text
+
+
 def test_columns_that_say_nothing_are_left_out():
     text = page.page([report(row("torch", "forward"))])
     assert "| library | what | ms | ratio | range |\n" in text

@@ -12,7 +12,17 @@ from torch import nn
 
 from benchmarks import harness, machine, models, page, peers, report, run
 from benchmarks.harness import Budget, Candidate, Effort, Row, Table
-from benchmarks.subjects import SUBJECTS, captum, explain, growth, localisation, maps, memory, wsol
+from benchmarks.subjects import (
+    SUBJECTS,
+    captum,
+    explain,
+    growth,
+    localisation,
+    maps,
+    memory,
+    start,
+    wsol,
+)
 from benchmarks.subjects import rib as rib_subject
 from benchmarks.subjects import seeds as seeds_subject
 
@@ -86,6 +96,12 @@ def test_time_is_what_passes_or_what_the_processor_worked():
     }
     assert by["wall"].value >= 10  # milliseconds per picture of two
     assert by["processor"].value < 5
+
+
+def test_processes_that_are_started_work_too():
+    code = "for i in range(10**6): pass"
+    candidate = harness.call("x", "a", lambda: start._run(code))
+    assert harness.seconds(candidate, Effort(clock="processor")) > 0.01
 
 
 def test_ratios_are_of_the_same_round():
