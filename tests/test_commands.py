@@ -32,7 +32,8 @@ COMMANDS = {
     "evaluate wsol": ["evaluate", "wsol", "--dataset", "scenes", *DEMO, "--limit", "2",
                       "--save-maps", "{out}/maps", "--json", "{out}/scores.json"],
     "evaluate seeds": ["evaluate", "seeds", "{data}/masks", *DATA, "--masks", "{data}/masks",
-                       "--classes", ",".join(CLASSES), "--format", "label", "--html", "{out}/p.html", "--json", "{out}/s.json"],
+                       "--classes", ",".join(CLASSES), "--format", "label",
+                       "--html", "{out}/p.html", "--json", "{out}/s.json"],
     "evaluate faithfulness": ["evaluate", "faithfulness", "{data}/p0.png", *DEMO, "--metrics",
                               "sparseness", "--work", "{out}/work", "--json", "{out}/f.json"],
     "fit classifier": ["fit", "classifier", *DATA, "--model", "test_resnet", "--no-pretrained",
@@ -154,6 +155,6 @@ def test_ctrl_c_and_the_command_repeated(name, when, places, tmp_path):
     assert stopped.status == 130, stopped.errors
     assert_one_line(stopped, "attrib: stopped")
     left = assert_whole(out)
-    done = run_command(name, places, tmp_path)
+    done = run_command(name, places, out)
     assert done.status == 0, done.errors
     assert assert_whole(out) > left
