@@ -256,6 +256,35 @@ def test_a_program_that_deviates_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Summing(nn.Module):
+    """Pools with a divisor of its own, which the ONNX exporter drops."""
+
+    def __init__(self):
+        super().__init__()
+        pool = nn.AvgPool2d(2, divisor_override=1)
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), pool)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+@with_onnx
+def test_what_the_format_loses_is_found():
+    explainer = attrib.Explainer(Summing().eval(), "infocam+", spec=SPEC)
+    explainer.export()
+    with pytest.raises(ExportError, match="deviates from the model: logits by"):
+        explainer.export(format="onnx")
+
+
+@pytest.mark.parametrize("spec", ["cam(region=3)", "infocam", "infocam+(border='same')"])
+def test_no_part_of_the_explanation_is_what_the_format_loses(demo, spec):
+    program = attrib.Explainer(demo, spec).export().program
+    pools = [n for n in program.graph.nodes if n.target == torch.ops.aten.avg_pool2d.default]
+    assert pools
+    assert all(len(n.args) < 7 and "divisor_override" not in n.kwargs for n in pools)
+
+
 def test_a_missing_package_is_named(demo, monkeypatch):
     def refuse(name):
         raise ImportError(name)

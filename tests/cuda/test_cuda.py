@@ -167,6 +167,7 @@ DRAWN_THERE = ("gradient-shap", "kernel-shap", "lime", "shapley-sampling", "smoo
 SAME = [n for n in untrained() if n not in DRAWN_THERE and not attrib.METHODS[n].needs_attention]
 
 
+@pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")  # random weights
 @pytest.mark.parametrize("method", SAME)
 def test_maps_and_boxes_are_the_cpu_ones(method):
     model = make("plain")
