@@ -240,7 +240,7 @@ class MaskModel(nn.Module):
 
 def _autoencoders(
     architecture: MaskArchitecture, channels: int, classes: int, options: MaskOptions
-) -> dict[str, nn.Module]:
+) -> dict[str, Autoencoder]:
     k = channels + 1
     if options.objective == "cmi":
         return {
