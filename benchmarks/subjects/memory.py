@@ -25,7 +25,7 @@ ABOUT = (
     "batches of 16, whatever the number of steps."
 )
 MODEL, BATCH = "torchvision/resnet50", 16
-METHODS = ("cam", "infocam+", "gradcam", "layercam", "integrated-gradients(steps=16)")
+METHODS = ("cam", "infocam+", "gradcam", "layercam", "integrated-gradients(steps=2)")
 CLEAR = Path("/proc/self/clear_refs")
 LIMITED = ("cam", "infocam+")
 LIMIT = 1.05
