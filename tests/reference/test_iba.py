@@ -201,7 +201,7 @@ def test_statistics_from_a_file_and_what_does_not_fit(double, tmp_path):
     with pytest.raises(InputError, match="holds no statistics of a layer"):
         Statistics.load(tmp_path / "text.safetensors")
     with pytest.raises(OutputError, match="cannot write"):
-        known.save(tmp_path / "no folder" / "x.safetensors")
+        known.save(path / "below" / "x.safetensors")
     with pytest.raises(InputError, match="at least two images, got 1"):
         estimate_statistics(classifier, [pictures[:1]], LAYER)
     with pytest.raises(InputError, match="images of one size"):
