@@ -126,10 +126,10 @@ class MaskModel(nn.Module):
         self.classifier = LineNet(
             architecture.classifier, (channels + 1, *grid), outputs=classes, relu6=True
         )
-        self.autoencoders = nn.ModuleDict(_autoencoders(architecture, channels, classes, options))
-        teller = self.autoencoders["shape" if options.objective == "cmi" else "seen"]
-        bias = list(teller.decoder.parameters())[-1].data
-        bias[0] = options.first_logit  # one that expects noise would reward it at first
+        parts = _autoencoders(architecture, channels, classes, options)
+        bias = list(parts["shape" if options.objective == "cmi" else "seen"].parameters())[-1].data
+        bias[0] = options.first_logit  # an autoencoder that expects noise rewards it at first
+        self.autoencoders = nn.ModuleDict(parts)
 
     @torch.no_grad()
     def begin_mask(self) -> None:
@@ -239,7 +239,7 @@ class MaskModel(nn.Module):
 
 def _autoencoders(
     architecture: MaskArchitecture, channels: int, classes: int, options: MaskOptions
-) -> dict[str, nn.Module]:
+) -> dict[str, Autoencoder]:
     k = channels + 1
     if options.objective == "cmi":
         return {
