@@ -126,11 +126,10 @@ class MaskModel(nn.Module):
         self.classifier = LineNet(
             architecture.classifier, (channels + 1, *grid), outputs=classes, relu6=True
         )
-        autoencoders = _autoencoders(architecture, channels, classes, options)
-        self.autoencoders = nn.ModuleDict(autoencoders)
-        teller = autoencoders["shape" if options.objective == "cmi" else "seen"]
-        bias = list(teller.decoder.parameters())[-1].data
-        bias[0] = options.first_logit  # one that expects noise would reward it at first
+        parts = _autoencoders(architecture, channels, classes, options)
+        bias = list(parts["shape" if options.objective == "cmi" else "seen"].parameters())[-1].data
+        bias[0] = options.first_logit  # an autoencoder that expects noise rewards it at first
+        self.autoencoders = nn.ModuleDict(parts)
 
     @torch.no_grad()
     def begin_mask(self) -> None:
