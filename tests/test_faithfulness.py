@@ -402,8 +402,8 @@ def test_model_is_left_as_it_was_when_it_raises(name):
     model = Failing()
     classifier, explain = attrib.split(model, spec=SPEC), explain_by("cam")
     maps = explain(classifier, images(), PAIRS)
-    before = Everything(model)
     model.fail = True
+    before = Everything(model)
     if name == "sparseness":
         return
     with pytest.raises(IndexError, match="the user's own error"):

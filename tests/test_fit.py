@@ -577,8 +577,8 @@ def test_the_command_trains(single, train, tmp_path, monkeypatch):
     done = CliRunner().invoke(fit_command.app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert asked == [
-        ("voc", Path("R"), None, Path("L"), ()),
-        ("voc", Path("R"), "val", Path("L"), CLASSES),
+        ("voc", "R", None, Path("L"), ()),
+        ("voc", "R", "val", Path("L"), CLASSES),
     ]
     report = json.loads((tmp_path / "fit.json").read_text())
     assert report["model"] == "test_resnet from scratch"

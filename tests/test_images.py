@@ -21,7 +21,6 @@ import attrib.images
 from attrib.errors import ImageError, InputError
 from attrib.images import (
     Picture,
-    _frame,
     _resized,
     as_batch,
     boxes_to_source,
@@ -30,6 +29,7 @@ from attrib.images import (
     read_image,
     tensor_picture,
 )
+from attrib.images.fitting import _frame
 from attrib.types import Frame, ModelSpec
 
 MEAN, STD = ModelSpec().mean, ModelSpec().std

@@ -380,7 +380,7 @@ def test_the_part_that_was_seen_is_what_the_whole_picture_gives(frame, rule):
     seen = torch.ones(frame.source, dtype=torch.bool) if seen is None else seen
     assume(seen.any())
     heat, low, high = normalize(to_source(maps, frame), "minmax", seen)
-    cut = cut_values(heat, low, high, threshold, rule, seen)
+    cut = cut_values(heat[:, seen][:, None], low, high, threshold, rule)
     want = largest_component((heat >= cut[..., None]) & seen)
     found = localize(attribution(maps, (frame,) * 2, frame.tensor), threshold=threshold, rule=rule)
     torch.testing.assert_close(torch.stack(found.heatmaps), heat, atol=1e-6, rtol=0)
@@ -391,10 +391,11 @@ def test_the_part_that_was_seen_is_what_the_whole_picture_gives(frame, rule):
         assert torch.equal(found.boxes, want.boxes[want.areas > 0])
 
 
-def test_a_picture_that_was_not_seen_at_all_has_no_mask():
+@pytest.mark.parametrize("rule", ["fraction", "percentile", "otsu", "absolute"])
+def test_a_picture_that_was_not_seen_at_all_has_no_mask(rule):
     frame = Frame(source=(20, 30), resized=(20, 30), offset=(0, 90), tensor=(20, 20))
     assert not covered(frame, torch.device("cpu")).any()
-    found = localize(attribution(bump()[None], (frame,), (20, 20)))
+    found = localize(attribution(bump()[None], (frame,), (20, 20)), rule=rule)
     assert found.heatmaps[0].shape == found.masks[0][0].shape == (20, 30)
     assert not found.heatmaps[0].any()
     assert not len(found.boxes)

@@ -115,7 +115,7 @@ def labelled_dataset(
     root: str | Path,
     split: str | None = None,
     labels: Path | None = None,
-    masks: str | None = None,
+    masks: str | Path | None = None,
     classes: tuple[str, ...] = (),
 ) -> LabelledDataset:
     """Open a data set by the name it has on the command line.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from attrib.errors import InputError
@@ -27,7 +27,6 @@ def cut_values(
     high: Float[Tensor, " n"],
     threshold: float | Sequence[float],
     rule: Rule = "fraction",
-    seen: Bool[Tensor, "H W"] | None = None,
 ) -> Float[Tensor, "n t"]:
     """Return, per map and threshold, the heatmap value at and above which a pixel is kept.
 
@@ -37,7 +36,6 @@ def cut_values(
         high: Raw value that became 1.
         threshold: One or several numbers, read as `rule` says.
         rule: See `Rule`.
-        seen: Pixels that count for percentiles and Otsu; all, if None.
     """
     values = [float(t) for t in (threshold if isinstance(threshold, Sequence) else [threshold])]
     _check(values, rule)
@@ -48,21 +46,18 @@ def cut_values(
         span = torch.where(high > low, high - low, 1)
         return (wanted - low[:, None]) / span[:, None]
     if rule == "otsu":
-        return otsu(heatmaps.flatten(1), None if seen is None else seen.flatten())[:, None]
-    return _percentiles(heatmaps, values, seen)
+        return otsu(heatmaps.flatten(1))[:, None]
+    return _percentiles(heatmaps, values)
 
 
-def _percentiles(
-    heatmaps: Float[Tensor, "n H W"], values: list[float], seen: Bool[Tensor, "H W"] | None
-) -> Float[Tensor, "n t"]:
-    """Return the smallest pixel that so many per cent of the seen ones do not exceed."""
-    if seen is None:
-        seen = torch.ones_like(heatmaps[0], dtype=torch.bool)
-    ordered = torch.where(seen, heatmaps, torch.inf).flatten(1).sort(1).values
-    count = seen.sum()
-    share = to_device([t / 100 for t in values], seen.device, torch.float64)
-    rank = (share * count).round().long().minimum(count).clamp(min=1)
-    return ordered[:, rank - 1]
+def _percentiles(heatmaps: Float[Tensor, "n H W"], values: list[float]) -> Float[Tensor, "n t"]:
+    """Return the smallest pixel that so many per cent do not exceed."""
+    ordered = heatmaps.flatten(1).sort(1).values
+    count = ordered.shape[1]
+    if not count:
+        return heatmaps.new_zeros(len(heatmaps), len(values))
+    ranks = [max(1, round(t / 100 * count)) for t in values]
+    return ordered[:, to_device(ranks, heatmaps.device) - 1]
 
 
 def _check(values: list[float], rule: str) -> None:
@@ -76,21 +71,17 @@ def _check(values: list[float], rule: str) -> None:
             raise InputError(f"a {rule} threshold lies in [0, {top:g}], got {value}")
 
 
-def otsu(
-    pixels: Float[Tensor, "n p"], seen: Bool[Tensor, " p"] | None = None
-) -> Float[Tensor, " n"]:
+def otsu(pixels: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
     """Return the value in [0, 1] that leaves most variance between the pixels below and above it.
 
     Otsu, *A threshold selection method from gray-level histograms*, over 256 grey levels.
 
     Args:
         pixels: In [0, 1].
-        seen: Which of them count; all, if None.
     """
     level = (pixels * (BINS - 1)).round().long()
-    one = torch.ones_like(pixels, dtype=torch.float64) if seen is None else seen.double()
     counts = pixels.new_zeros(len(pixels), BINS, dtype=torch.float64)
-    counts.scatter_add_(1, level, one.expand_as(level))
+    counts.scatter_add_(1, level, torch.ones_like(level, dtype=torch.float64))
     below = counts.cumsum(1)
     mass = (counts * torch.arange(BINS, device=pixels.device)).cumsum(1)
     above = below[:, -1:] - below

@@ -71,9 +71,9 @@ class ObjectMetric(ABC):
             InputError: a picture lacks what the metric needs: boxes, a mask, a finite map.
         """
 
-    @abstractmethod
     def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
-        """Score mean rows, each of some pictures."""
+        """Score mean rows, each of some pictures; here a share, which is its mean."""
+        return Pooled(rows[:, 0], rows[:, 1:])
 
 
 OBJECT_METRICS: Registry[ObjectMetric] = Registry("metric")
@@ -122,10 +122,6 @@ class GTKnown(ObjectMetric):
         """See `ObjectMetric`."""
         return self.protocol().update(batch).double()[:, None]
 
-    def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
-        """See `ObjectMetric`."""
-        return _as_it_is(rows)
-
 
 @OBJECT_METRICS.register
 @final
@@ -155,10 +151,6 @@ class Top1(ObjectMetric):
         if likeliest is None:
             raise InputError("top-1 needs to know how likely the true class is; give its rank")
         return (self.protocol().update(batch) & likeliest.cpu()).double()[:, None]
-
-    def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
-        """See `ObjectMetric`."""
-        return _as_it_is(rows)
 
 
 @OBJECT_METRICS.register
@@ -245,10 +237,6 @@ class Pointing(ObjectMetric):
         """See `ObjectMetric`."""
         return torch.tensor(self.protocol().update(batch), dtype=torch.float64)[:, None]
 
-    def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
-        """See `ObjectMetric`."""
-        return _as_it_is(rows)
-
 
 @OBJECT_METRICS.register
 @final
@@ -278,10 +266,6 @@ class PixelPrecision(ObjectMetric):
         """See `ObjectMetric`."""
         counts = rows.unflatten(1, (2, -1))
         return Pooled(average_precision(counts), rows.new_zeros(len(rows), 0))
-
-
-def _as_it_is(rows: Float[Tensor, "m 1"]) -> Pooled:
-    return Pooled(rows[:, 0], rows[:, 1:])
 
 
 def _right(protocol: MaxBoxAcc, batch: WsolBatch) -> Float[Tensor, "n s"]:
