@@ -21,7 +21,6 @@ import attrib.images
 from attrib.errors import ImageError, InputError
 from attrib.images import (
     Picture,
-    _resized,
     as_batch,
     boxes_to_source,
     boxes_to_tensor,
@@ -29,7 +28,7 @@ from attrib.images import (
     read_image,
     tensor_picture,
 )
-from attrib.images.fitting import _frame
+from attrib.images.fitting import _frame, _resized
 from attrib.types import Frame, ModelSpec
 
 MEAN, STD = ModelSpec().mean, ModelSpec().std
