@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from attrib import surgery
 from attrib.compare.record import Outcome, PictureRecord, Shown, SmallMap
 from attrib.compare.subject import Subject
-from attrib.datasets.samples import BoxSample
+from attrib.datasets.samples import BoxSample, batch_of
 from attrib.images import Picture, preprocess
 from attrib.localize import covered, normalize, to_source
 from attrib.methods import Method
@@ -146,15 +146,8 @@ def _try(subject: Subject, method: Method, batch: _Batch) -> _Trial:
 
 
 def _located(batch: _Batch, found: Attribution) -> WsolBatch:
-    return WsolBatch(
-        ids=tuple(sample.id for sample in batch.truth),
-        maps=found.maps.detach(),
-        frames=batch.frames,
-        boxes=tuple(sample.boxes for sample in batch.truth),
-        masks=tuple(sample.mask for sample in batch.truth),
-        rank=rank_of(batch.logits, batch.pairs.label),
-        normalize=found.normalize,
-    )
+    rank = rank_of(batch.logits, batch.pairs.label)
+    return batch_of(batch.truth, found.maps, batch.frames, rank, found.normalize)
 
 
 def _timed(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.images import PictureLike
+from attrib.metrics import WsolBatch
+from attrib.types import Frame, Normalize
 
-__all__ = ["BoxDataset", "BoxSample"]
+__all__ = ["BoxDataset", "BoxSample", "batch_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,3 +59,22 @@ class BoxDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> BoxSample: ...
+
+
+def batch_of(
+    samples: Sequence[BoxSample],
+    maps: Float[Tensor, "n u v"],
+    frames: Sequence[Frame],
+    rank: Int[Tensor, " n"] | None,
+    normalize: Normalize = "minmax",
+) -> WsolBatch:
+    """Put maps beside what is known of their pictures."""
+    return WsolBatch(
+        ids=tuple(sample.id for sample in samples),
+        maps=maps.detach(),
+        frames=tuple(frames),
+        boxes=tuple(sample.boxes for sample in samples),
+        masks=tuple(sample.mask for sample in samples),
+        rank=rank,
+        normalize=normalize,
+    )

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attrib.datasets.samples import BoxDataset, BoxSample
+from attrib.datasets.samples import BoxDataset, BoxSample, batch_of
 from attrib.errors import InputError
-from attrib.evaluate.wsol_batches import Scoring, batch_of, batches, feed
+from attrib.evaluate.wsol_batches import Scoring, batches, feed
 from attrib.evaluate.wsol_maps import MapFile, made_by, read_map, write_origin
 from attrib.explain import Explainer
 from attrib.explanation import ModelRecord

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from attrib.cluster import Answer
-from attrib.datasets.samples import BoxDataset, BoxSample
+from attrib.datasets.samples import BoxDataset, BoxSample, batch_of
 from attrib.errors import InputError
 from attrib.evaluate.wsol_maps import write_maps
 from attrib.explain import Explainer
@@ -25,9 +25,9 @@ from attrib.models import SpatialClassifier
 from attrib.seeds import OnRay
 from attrib.seeds.on_ray import placed
 from attrib.surgery import dtype_of
-from attrib.types import Fit, Frame, Normalize
+from attrib.types import Fit
 
-__all__ = ["Scoring", "batch_of", "batches", "feed"]
+__all__ = ["Scoring", "batches", "feed"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,22 +179,3 @@ def _explain(explainer: Explainer, samples: Sequence[BoxSample]) -> WsolBatch:
     attribution = explainer(images, labels)
     rank = rank_of(attribution.logits, attribution.targets.label)
     return batch_of(samples, attribution.maps, frames, rank, attribution.normalize)
-
-
-def batch_of(
-    samples: Sequence[BoxSample],
-    maps: Float[Tensor, "n u v"],
-    frames: Sequence[Frame],
-    rank: Int[Tensor, " n"] | None,
-    normalize: Normalize = "minmax",
-) -> WsolBatch:
-    """Put maps beside what is known of their pictures."""
-    return WsolBatch(
-        ids=tuple(sample.id for sample in samples),
-        maps=maps.detach(),
-        frames=tuple(frames),
-        boxes=tuple(sample.boxes for sample in samples),
-        masks=tuple(sample.mask for sample in samples),
-        rank=rank,
-        normalize=normalize,
-    )

@@ -25,6 +25,8 @@ __all__ = ["BLOCK", "Table", "component_table"]
 
 BLOCK = 256
 """Pixels that a program owns: a power of 2."""
+COMPILED = {"enable_fp_fusion": False}
+"""For Triton 3.9, which warns where this is left open: these kernels know whole numbers only."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,9 +59,9 @@ def component_table(masks: Bool[Tensor, "n H W"], block: int | None = None) -> T
     if pixels:
         grid, of = (triton.cdiv(pixels, block),), (pixels, height, width, block)
         with torch.cuda.device_of(masks):  # Triton launches on the current one
-            _point_to_runs[grid](masks, parents, pixels, width, block)
-            _unite[grid](masks, parents, *of)
-            _measure[grid](masks, parents, sums, *of)
+            _point_to_runs[grid](masks, parents, pixels, width, block, **COMPILED)
+            _unite[grid](masks, parents, *of, **COMPILED)
+            _measure[grid](masks, parents, sums, *of, **COMPILED)
     first = torch.arange(height * width, dtype=torch.int32, device=masks.device)
     areas, from_right, x1, y1 = sums.view(4, n, height * width)
     y0 = (first // max(width, 1)).expand_as(areas)

@@ -14,7 +14,7 @@ import triton.language as tl
 from jaxtyping import Int
 from torch import Tensor
 
-from attrib.localize.components_triton import BLOCK, _find, _join, _stretch
+from attrib.localize.components_triton import BLOCK, COMPILED, _find, _join, _stretch
 
 __all__ = ["followed", "united"]
 
@@ -27,7 +27,7 @@ def followed(up: Int[Tensor, " p"]) -> Int[Tensor, " p"]:
     """
     roots = up.int()
     with torch.cuda.device_of(up):  # Triton launches on the current one
-        _follow[(triton.cdiv(len(up), BLOCK),)](roots, len(up), BLOCK)
+        _follow[(triton.cdiv(len(up), BLOCK),)](roots, len(up), BLOCK, **COMPILED)
     return roots.long()
 
 
@@ -47,7 +47,7 @@ def united(
     if joints:
         with torch.cuda.device_of(ends):
             _unite_above[(triton.cdiv(joints, BLOCK),)](
-                first, second, saddle.int(), roots, joints, cuts, BLOCK
+                first, second, saddle.int(), roots, joints, cuts, BLOCK, **COMPILED
             )
     return followed(roots).view(basins, cuts) // max(cuts, 1)
 
