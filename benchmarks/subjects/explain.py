@@ -21,7 +21,8 @@ TITLE = "explain()"
 ABOUT = (
     "From a JPEG of 500 x 375 pixels to the heatmap, mask and box of the most likely class, over "
     "decoding it, torchvision's preprocessing and the plain forward pass. Preprocessed by attrib "
-    "is the same with attrib's own reading, which keeps where each pixel came from."
+    "is the same with attrib's own reading, which keeps where each pixel came from. Of a "
+    "MobileNetV2's picture the target leaves 2.5 ms for map, resizing and localisation."
 )
 LIMIT = 1.15
 BUDGET = Budget(seconds=15, least=5, most=101, warm=3)
