@@ -19,8 +19,8 @@ ABOUT = (
     "batches Grad-CAM stands for all gradient methods of a peer: they cost about the same. Where "
     "the target is missed: a class map costs a millisecond or two of small operations beyond the "
     "forward pass, which ResNet-50 hides and MobileNetV2, of 18 ms, does not; a ViT's head reads "
-    "the class token, so that gradients are taken in its last block and go back through it; eigencam "
-    "decomposes the features of each picture."
+    "the class token, so that gradients are taken in its last block and go back through it; "
+    "eigencam decomposes the features of each picture."
 )
 LIMIT = 1.05
 """Target: a map of the CAM family costs hardly more than the forward pass."""
