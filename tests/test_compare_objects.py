@@ -106,6 +106,30 @@ def test_what_metrics_need():
     assert row.scores["top-1"].pictures == COUNT
 
 
+def test_metrics_share_what_they_localise_alike(monkeypatch):
+    calls = []
+    for place in ("infocam.infocam_boxes", "maxboxacc.best_ious", "wsol_batch.normalize"):
+        module, _, name = place.partition(".")
+        module = sys.modules[f"attrib.metrics.{module}"]
+        plain = getattr(module, name)
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda *a, name=name, plain=plain, **k: calls.append(name) or plain(*a, **k),
+        )
+    names = ["gt-known", "gt-known(iou=0.3)", "top-1", "maxboxacc", "maxboxacc(iou=0.7)", "pxap"]
+    found = attrib.compare("demo", scenes(), ["cam"], "true", metrics=names, limit=2)
+    assert sorted(calls) == ["best_ious", "infocam_boxes", "normalize"]
+    for name, cell in found.rows[0].scores.items():
+        alone = attrib.compare("demo", scenes(), ["cam"], "true", metrics=[name], limit=2)
+        assert cell == alone.rows[0].scores[name]
+    calls.clear()
+    attrib.compare(
+        "demo", scenes(), ["cam"], "true", metrics=["gt-known", "gt-known(threshold=0.3)"], limit=2
+    )
+    assert calls == ["infocam_boxes"] * 2
+
+
 def test_faithfulness_of_a_data_set_of_objects():
     data, names = scenes(), ["sparseness"]
     true, likely = (

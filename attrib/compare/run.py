@@ -69,7 +69,8 @@ def compare(
         targets: `"predicted"` for the most likely class of each; `"true"` for a data set's own;
             else as for `Explainer.explain`.
         metrics: Specs such as `"deletion(steps=64)"`, or metrics; see `attrib.metrics`. Those of
-            localisation, such as `"gt-known"`, need a `BoxDataset` and `targets="true"`.
+            localisation, such as `"gt-known"`, need a `BoxDataset` and `targets="true"`. With
+            none there are maps and seconds alone.
         every: Only every n-th picture, from the first on.
         limit: At most so many.
         shown: Keep the maps of the first so many pictures, for reports and figures.

@@ -204,20 +204,24 @@ class MaxBoxAcc:
     def update(self, batch: WsolBatch) -> Float[Tensor, "n t"]:
         """Score one batch; return each picture's highest IoU at each threshold."""
         need_boxes(batch, self.name)
-        scores = score_maps(batch, self.size, self.resize)
-        truth = [
-            square_boxes(boxes.to(scores.device), frame.source, self.size)
-            for boxes, frame in zip(batch.boxes, batch.frames, strict=True)
-        ]
-        best = best_ious(scores, self.thresholds, truth, self.contours)
+        key = (self.name, self.interval, self.resize, self.size)
+        best = batch.once(key, lambda: self._best(batch))
         right = torch.stack([best >= iou for iou in self.ious])
         for place, top in enumerate(TOPS):
             among = None if top is None else batch.within(top)
             counted = right if among is None else right & among.to(right.device)[:, None]
             self._right[:, place] += counted.sum(1).cpu()
-        self._images += len(scores)
+        self._images += len(best)
         self._ranked &= batch.rank is not None
         return best
+
+    def _best(self, batch: WsolBatch) -> Float[Tensor, "n t"]:
+        scores = score_maps(batch, self.size, self.resize)
+        truth = [
+            square_boxes(boxes.to(scores.device), frame.source, self.size)
+            for boxes, frame in zip(batch.boxes, batch.frames, strict=True)
+        ]
+        return best_ious(scores, self.thresholds, truth, self.contours)
 
     def add(self, other: MaxBoxAcc) -> None:
         """Add what the same protocol counted on other pictures."""
