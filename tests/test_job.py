@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,29 @@ def test_a_full_disk_stops_the_job_and_a_rerun_goes_on(
     report = make_seeds(explainer, folder(root), tmp_path, SMALL)
     assert 3 <= report.kept < COUNT
     assert contents(tmp_path) == straight
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "../b"], r"names the picture '\.\./b'; expected a path within"),
+        (["/a", "b"], "expected a path within"),
+        (["a", "b", "a"], "lists a more than once"),
+    ],
+)
+def test_ids_that_cannot_be_files(ids, message, root, explainer, tmp_path):
+    class Renamed:
+        name, labels, category_ids = "renamed", CLASSES, folder(root).category_ids
+
+        def __len__(self):
+            return len(ids)
+
+        def __getitem__(self, index):
+            return replace(folder(root)[index], id=ids[index])
+
+    with pytest.raises(InputError, match=message):
+        make_seeds(explainer, Renamed(), tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_that_make_no_sense(tmp_path):
