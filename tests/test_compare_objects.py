@@ -11,12 +11,15 @@ from typer.testing import CliRunner
 
 import attrib
 from attrib.cli import app
+from attrib.cli.box_data import BoxSource
+from attrib.cli.compare import _pictures
 from attrib.compare import PictureRecord
 from attrib.compare.table import RESAMPLES
 from attrib.datasets import Scenes, ScenesWithBoxes
 from attrib.errors import InputError, SpecError, UnknownNameError
 from attrib.evaluate import evaluate_wsol
 from attrib.metrics import METRICS, OBJECT_METRICS, resolve_score, wsol_protocols
+from tests.test_wsol import write_cub
 
 COUNT = 7
 METHODS = ["cam", "infocam+", "input-x-gradient"]
@@ -233,3 +236,19 @@ def test_the_command(tmp_path):
     assert isinstance(wrong.exception, UnknownNameError)
     wrong = run("--dataset", "cub", "--root", tmp_path, "--masks", tmp_path)
     assert "for metrics of true objects" in str(wrong.exception)
+
+
+def test_the_split_that_is_scored_does_not_depend_on_the_metrics(tmp_path):
+    write_cub(tmp_path)
+    model, source = attrib.load_model("demo"), BoxSource(name="cub", root=tmp_path)
+    for metric in ("sparseness", "gt-known"):
+        for split, count in ((None, 3), ("train", 1)):
+            assert len(_pictures(None, source, split, None, model, [metric])) == count
+
+
+def test_maps_and_seconds_without_metrics(tmp_path):
+    found = attrib.compare("demo", torch.rand(3, 64, 64), ["cam"], metrics=())
+    assert (found.extent, found.rows[0].scores) == ("1 picture", {})
+    assert "on 1 picture by no metric" in repr(found)
+    assert "1 picture;" in found.save(tmp_path / "x.html").read_text().replace("\n", " ")
+    assert found.save(tmp_path / "x.tex").read_text().startswith("% 1 picture, predicted classes")

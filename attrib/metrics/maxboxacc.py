@@ -150,7 +150,8 @@ def _contours(
 def _check(scores: Tensor, thresholds: Tensor, contours: str) -> None:
     if contours not in ("largest", "all"):
         raise InputError(f"contours is 'largest' or 'all', got {contours!r}")
-    if not bool(((scores >= 0) & (scores <= 1)).all()):
+    low, high = scores.aminmax() if scores.numel() else (scores.new_zeros(()),) * 2
+    if not bool((low >= 0) & (high <= 1)):  # NaN is neither
         raise InputError("scores lie in [0, 1]; normalise the maps, and find out where NaN is from")
     if not len(thresholds) or not bool(((thresholds >= 0) & (thresholds < 1)).all()):
         raise InputError(f"thresholds lie in [0, 1), got {thresholds.tolist()[:5]}")
