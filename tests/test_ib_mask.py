@@ -454,10 +454,22 @@ def test_statistics_of_a_mask_that_is_known():
     assert (scores.inside, scores.outside) == (1, 1)
     assert torch.equal(scores.area[:2], torch.ones(2))
     assert scores.area[2].isnan()
-    assert scores.accuracy == scores.accuracy_grown
+    assert scores.accuracy == scores.accuracy_grown == scores.accuracy_likely
     right = (model(images).argmax(1) == labels).float()
     torch.testing.assert_close(scores.class_accuracy[:2], right.reshape(32, 2).mean(0))
     assert (scores.probability == 1).all()
+
+
+def test_the_likeliest_mask_is_that_of_the_models_own_answer():
+    images, _, regions = corner_task(64)
+    torch.manual_seed(0)
+    model = MaskModel(SMALL, channels=1, classes=2, options=MaskOptions(first_logit=0.0))
+    torch.nn.init.normal_(list(model.mask.parameters())[-2])
+    lead = (model(images) @ torch.tensor([-1.0, 1.0])).detach()
+    list(model.classifier.parameters())[-1].data[0] += lead.median()  # both answers are given
+    answers = model(images).argmax(1)
+    scores = mask_statistics(model, images, answers, regions)
+    assert scores.accuracy_likely == 1 > scores.accuracy
 
 
 @pytest.mark.parametrize(

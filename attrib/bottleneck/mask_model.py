@@ -161,7 +161,7 @@ class MaskModel(nn.Module):
             cast(Tensor, mine.bias).copy_(bias)
 
     def mask_logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
-        """Return the logit of the probability that a pixel is seen."""
+        """Return the logit of the probability that a pixel is seen, within the bound."""
         return bounded(self.mask(images), self.options.bound)
 
     def classify(
