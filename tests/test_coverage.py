@@ -1,8 +1,7 @@
 """Every timm family and torchvision builder: a cheap sample by default, all of them when slow."""
 
 import pytest
-
-timm = pytest.importorskip("timm")
+import timm
 
 from benchmarks.coverage import (
     FAMILIES,
