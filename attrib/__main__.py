@@ -2,7 +2,7 @@
 
 from attrib.cli import main
 
-__all__ = ["main"]
+__all__: list[str] = []
 
 if __name__ == "__main__":
     main()
