@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from attrib.ahead import read_ahead
 from attrib.cli.options import (
     BatchSize,
     Device,
@@ -106,9 +109,12 @@ def _explained(
 
     Pictures that cannot be read are named and left out; a single one is an error.
     """
-    places = list(zip(paths, _stems(paths), strict=True))
-    for start in range(0, len(places), batch_size):
-        read = _read(places[start : start + batch_size], alone=len(places) == 1)
+    from attrib.images import read_image
+
+    places = zip(paths, _stems(paths), strict=True)
+    reads = read_ahead(lambda place: read_image(place[0]), places, depth=batch_size)
+    while pairs := list(islice(reads, batch_size)):
+        read = _readable(pairs, alone=len(paths) == 1)
         targets = [classes] * len(read) if classes else None
         batch = [picture for _, picture in read]
         answers = explainer.explain(batch, targets, progress=False, **options) if batch else []
@@ -116,20 +122,19 @@ def _explained(
             yield *place, answer
 
 
-def _read(
-    places: Sequence[tuple[Path, str]], *, alone: bool
+def _readable(
+    pairs: Sequence[tuple[tuple[Path, str], Future[Picture]]], *, alone: bool
 ) -> list[tuple[tuple[Path, str], Picture]]:
     from attrib.errors import InputError
-    from attrib.images import read_image
 
     read, failed = [], {}
-    for path, stem in places:
+    for place, found in pairs:
         try:
-            read.append(((path, stem), read_image(path)))
+            read.append((place, found.result()))
         except InputError as error:
             if alone:
                 raise
-            failed[str(path)] = " ".join(str(error).split())
+            failed[str(place[0])] = " ".join(str(error).split())
     tell_left_out(failed)
     return read
 
