@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from attrib.compare.comparison import Comparison
 from attrib.compare.measure import Item, measure
 from attrib.compare.record import PictureRecord
@@ -19,13 +17,12 @@ from attrib.compare.subject import Subject, subject_of
 from attrib.datasets.labelled import LabelledDataset
 from attrib.datasets.samples import BoxDataset
 from attrib.errors import InputError
-from attrib.explanation import ModelRecord
 from attrib.files import reading, writing
 from attrib.images import PictureLike, read_image
 from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric, ObjectMetric
-from attrib.models import Output, SpatialClassifier
+from attrib.models import ModelLike, ModelRecord, Output
 from attrib.targets import TargetsLike
 from attrib.types import Fit, ModelSpec
 
@@ -35,7 +32,7 @@ METRICS = ("deletion", "insertion")
 
 
 def compare(
-    model: nn.Module | str | SpatialClassifier,
+    model: ModelLike,
     pictures: PictureLike | Iterable[PictureLike] | LabelledDataset | BoxDataset,
     methods: Sequence[str | Method],
     targets: TargetsLike | Literal["predicted", "true"] = "predicted",
