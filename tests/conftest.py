@@ -18,6 +18,22 @@ def shared() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small data set of `tests.seed_jobs`, only to be read."""
+    from tests.seed_jobs import render
+
+    return render(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="session")
+def explainer():
+    """The model that comes with the package, explained by CAM."""
+    import attrib  # not before the run's type checks are hooked in
+
+    return attrib.Explainer("demo", "cam")
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Draw the same weights and pictures in every run, whatever ran before."""

@@ -1,7 +1,10 @@
 """A small data set for jobs, and what a job left."""
 
 import io
+import subprocess
+import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ from PIL import Image
 
 from attrib.datasets import Folder, Scenes
 from attrib.datasets.scenes import CLASSES
+from attrib.seeds import SeedOptions
 
 COUNT = 6
 
@@ -50,3 +54,30 @@ def tar(path: Path, files: dict[str, bytes]) -> Path:
             header.size = len(content)
             archive.addfile(header, io.BytesIO(content))
     return path
+
+
+JOB = """
+import sys, attrib
+from pathlib import Path
+from attrib.seeds import SeedOptions, make_seeds
+from tests.seed_jobs import folder
+root, out = map(Path, sys.argv[1:])
+make_seeds(attrib.Explainer("demo", "cam"), folder(root), out, {options!r}, pack={pack})
+"""
+
+
+def kill_job(
+    root: Path, out: Path, options: SeedOptions, lines: int, pack: int | None = None
+) -> int:
+    """Run a job in a process of its own, and end it by SIGKILL when its journal has so many lines.
+
+    Returns how many pictures are then done.
+    """
+    journal = out / "journal" / "1-of-1.jsonl"
+    command = [sys.executable, "-c", JOB.format(options=options, pack=pack), str(root), str(out)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
+                process.kill()
+            time.sleep(0.001)
+    return sum(b'"done"' in line for line in journal.read_bytes().split(b"\n")[:-1])

@@ -13,6 +13,8 @@ from attrib.cli.demo import methods
 from attrib.datasets.scenes import Scenes
 from attrib.methods import FAMILIES, METHODS
 
+DEMO = ("--model", "demo")
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
@@ -30,7 +32,7 @@ def run(*arguments):
 
 
 def attrib_command(*arguments):
-    command = [sys.executable, "-c", "from attrib.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "attrib", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -49,6 +51,60 @@ def test_explain_writes_what_it_says(pictures, tmp_path):
     x0, y0, x1, y1 = saved["results"][0]["box"]
     assert f"{saved['results'][0]['label']}" in done.output
     assert f"box {x0} {y0} {x1} {y1}" in done.output
+
+
+def test_a_folder_is_every_picture_in_it(pictures, tmp_path):
+    folder = tmp_path / "some"
+    (folder / "more").mkdir(parents=True)
+    for i, name in enumerate(("b.png", "b.jpg", "b-2.png", ".hidden.png", "more/c.png")):
+        (folder / name).write_bytes(Path(pictures[i % 2]).read_bytes())
+    (folder / "notes.txt").write_text("no picture")
+    done = run("explain", folder, pictures[2], *DEMO, "--batch-size", 2, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    paths = [folder / "b-2.png", folder / "b.jpg", folder / "b.png", pictures[2]]
+    shown = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert shown == [str(path) for path in paths]
+    files = {p.name for p in (tmp_path / "out").iterdir()}
+    assert files == {"b-2.png", "b.png", "b-3.png", "two.png"}
+    together, alone = (
+        json.loads(run("explain", place, *DEMO, "--json", "--target", "cat").stdout)
+        for place in (folder, folder / "b.jpg")
+    )
+    assert together[1]["results"][0]["box"] == alone[0]["results"][0]["box"]
+
+
+@pytest.mark.parametrize("command", ["explain", "compare"])
+def test_a_picture_that_cannot_be_read_is_named_and_left_out(command, pictures, tmp_path):
+    options = (command, tmp_path, *DEMO, "--batch-size", 1)
+    options += ("--metrics", "") if command == "compare" else ()
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "b.png").write_bytes(b"")
+    none = run(*options)
+    assert str(none.exception) == "none of 2 pictures could be read"
+    (tmp_path / "b.png").write_bytes(Path(pictures[2]).read_bytes())
+    done = run(*options)
+    assert done.exit_code == 1
+    assert (
+        f"attrib: {tmp_path / 'a.png'} was left out: '{tmp_path / 'a.png'}' is in no picture"
+        in (done.stderr)
+    )
+    assert "left out" not in done.stdout
+    assert ("b.png" if command == "explain" else "\n1 picture, class predicted\n") in (
+        f"\n{done.stdout}"
+    )
+
+
+def test_no_more_than_the_next_batch_is_read_beside_one(pictures, monkeypatch):
+    read = []
+    plain = sys.modules["attrib.images"].read_image
+    monkeypatch.setattr("attrib.images.read_image", lambda path: read.append(path) or plain(path))
+    seen = []
+    echo = sys.modules["attrib.cli.explain"].typer.echo
+    monkeypatch.setattr(
+        "attrib.cli.explain.typer.echo", lambda *a, **k: seen.append(len(read)) or echo(*a, **k)
+    )
+    assert run("explain", *3 * pictures, *DEMO, "--batch-size", 2).exit_code == 0
+    assert 2 <= seen[0] <= 4 and seen[-1] == len(read) == 3 * len(pictures)
 
 
 def test_json_goes_to_standard_output_alone(pictures):
@@ -116,9 +172,17 @@ def test_version():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("explain", "no.jpg", "--model", "demo"), "attrib: picture 0: 'no.jpg' does not exist"),
+        (("explain", "no.jpg", "--model", "demo"), "attrib: 'no.jpg' does not exist"),
         (("explain", "x", "--model", "demo", "--method", "infocm"), "did you mean 'infocam'"),
         (("explain", "x", "--model", "demo", "--format", "gif"), "takes png, json and npz"),
+        (
+            ("explain", str(Path(__file__).parent), "--model", "demo"),
+            "holds no pictures itself; name the folders in it that do\n",
+        ),
+        (
+            ("evaluate", "faithfulness", "x.png", "--model", "demo", "--metrics", ""),
+            "names no metric; for maps without scores run attrib compare",
+        ),
         (
             ("compare", str(Path(__file__).parent), "--model", "demo"),
             "one folder per class say --dataset folder",

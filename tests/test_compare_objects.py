@@ -11,12 +11,15 @@ from typer.testing import CliRunner
 
 import attrib
 from attrib.cli import app
+from attrib.cli.box_data import BoxSource
+from attrib.cli.compare import _pictures
 from attrib.compare import PictureRecord
 from attrib.compare.table import RESAMPLES
 from attrib.datasets import Scenes, ScenesWithBoxes
 from attrib.errors import InputError, SpecError, UnknownNameError
 from attrib.evaluate import evaluate_wsol
 from attrib.metrics import METRICS, OBJECT_METRICS, resolve_score, wsol_protocols
+from tests.test_wsol import write_cub
 
 COUNT = 7
 METHODS = ["cam", "infocam+", "input-x-gradient"]
@@ -104,6 +107,30 @@ def test_what_metrics_need():
     assert "has no mask" in row.notes["pxap"]
     assert math.isnan(row.scores["pxap"].mean)
     assert row.scores["top-1"].pictures == COUNT
+
+
+def test_metrics_share_what_they_localise_alike(monkeypatch):
+    calls = []
+    for place in ("infocam.infocam_boxes", "maxboxacc.best_ious", "wsol_batch.normalize"):
+        module, _, name = place.partition(".")
+        module = sys.modules[f"attrib.metrics.{module}"]
+        plain = getattr(module, name)
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda *a, name=name, plain=plain, **k: calls.append(name) or plain(*a, **k),
+        )
+    names = ["gt-known", "gt-known(iou=0.3)", "top-1", "maxboxacc", "maxboxacc(iou=0.7)", "pxap"]
+    found = attrib.compare("demo", scenes(), ["cam"], "true", metrics=names, limit=2)
+    assert sorted(calls) == ["best_ious", "infocam_boxes", "normalize"]
+    for name, cell in found.rows[0].scores.items():
+        alone = attrib.compare("demo", scenes(), ["cam"], "true", metrics=[name], limit=2)
+        assert cell == alone.rows[0].scores[name]
+    calls.clear()
+    attrib.compare(
+        "demo", scenes(), ["cam"], "true", metrics=["gt-known", "gt-known(threshold=0.3)"], limit=2
+    )
+    assert calls == ["infocam_boxes"] * 2
 
 
 def test_faithfulness_of_a_data_set_of_objects():
@@ -209,3 +236,19 @@ def test_the_command(tmp_path):
     assert isinstance(wrong.exception, UnknownNameError)
     wrong = run("--dataset", "cub", "--root", tmp_path, "--masks", tmp_path)
     assert "for metrics of true objects" in str(wrong.exception)
+
+
+def test_the_split_that_is_scored_does_not_depend_on_the_metrics(tmp_path):
+    write_cub(tmp_path)
+    model, source = attrib.load_model("demo"), BoxSource(name="cub", root=tmp_path)
+    for metric in ("sparseness", "gt-known"):
+        for split, count in ((None, 3), ("train", 1)):
+            assert len(_pictures(None, source, split, None, model, [metric])) == count
+
+
+def test_maps_and_seconds_without_metrics(tmp_path):
+    found = attrib.compare("demo", torch.rand(3, 64, 64), ["cam"], metrics=())
+    assert (found.extent, found.rows[0].scores) == ("1 picture", {})
+    assert "on 1 picture by no metric" in repr(found)
+    assert "1 picture;" in found.save(tmp_path / "x.html").read_text().replace("\n", " ")
+    assert found.save(tmp_path / "x.tex").read_text().startswith("% 1 picture, predicted classes")

@@ -139,7 +139,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(kernel, tmp_path, monkeypatc
     kinds = {"masks": "*i1", "BLOCK": "constexpr", **arrays}
     function = getattr(level_sets_triton, kernel, None) or getattr(components_triton, kernel)
     signature = {name: kinds.get(name, "i32") for name in function.arg_names}
-    source = ASTSource(fn=function, signature=signature, constexprs={"BLOCK": 256})
+    source = ASTSource(function, signature, {"BLOCK": 256})
     made = triton.compile(
         source, target=GPUTarget("cuda", 80, 32), options=components_triton.COMPILED
     )

@@ -241,10 +241,10 @@ def test_bad_masks(tmp_path):
     with pytest.raises(InputError, match=r"has the values \[21, 254\]; a mask has 0 to 20 and 255"):
         data.mask(0)
     write_mask(path, [[0, 1]], "RGB")
-    with pytest.raises(InputError, match="is of mode RGB; a mask is a palette"):
+    with pytest.raises(InputError, match="this has mode RGB"):
         data.mask(0)
     path.write_bytes(b"no picture")
-    with pytest.raises(InputError, match="cannot read the mask"):
+    with pytest.raises(InputError, match=r"2007_000002\.png cannot be read"):
         data.mask(0)
     path.unlink()
     with pytest.raises(InputError, match=r"there is no mask .*2007_000002\.png"):

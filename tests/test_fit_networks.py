@@ -173,7 +173,7 @@ def test_one_step_is_the_recipes(tmp_path):
     config = NetworkConfig(
         variant="plain", width=1 / 32, latent=8, epochs=1, batch_size=8, pad=0, flip=False, seed=2
     )
-    network = config.plan.make(8, seed=2)
+    network = config.plan.make(8, seed=2).to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(v)[:, None, None] for v in (train.spec.mean, train.spec.std))
     images = (train.pixels.float() / 255 - mean) / std
     before = dict(network.named_parameters())

@@ -22,6 +22,7 @@ from attrib.bottleneck.mask_layers import LineNet, receptive_field, settle
 from attrib.bottleneck.mask_statistics import area_accuracy, inside_outside, mask_area
 from attrib.bottleneck.mask_terms import (
     CodeTerms,
+    bounded,
     grown_mask,
     mask_entropy,
     mask_nll,
@@ -179,6 +180,33 @@ def test_straight_through_masks_have_the_relaxed_gradient():
         for hard in (True, False)
     ]
     torch.testing.assert_close(*grads)
+
+
+def test_beyond_the_bound_gradients_only_lead_back():
+    values = torch.tensor([-9.0, -9.0, -2.0, 0.0, 2.0, 9.0, 9.0]).reshape(1, 1, 1, 7)
+    logits, weight = values.clone().requires_grad_(), torch.tensor([1.0, -1, 1, -1, 1, -1, 1])
+    found = bounded(logits, 4.0)
+    assert found.flatten().tolist() == [-4, -4, -2, 0, 2, 4, 4]
+    (gradient,) = torch.autograd.grad((weight * found).sum(), logits)
+    # descent moves against the gradient: -9 may only grow and 9 only shrink
+    assert gradient.flatten().tolist() == [0, -1, 1, -1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("start", [-60.0, 60.0])
+@pytest.mark.parametrize("bound", [6.0, math.inf])
+def test_a_mask_that_is_fully_open_or_closed_comes_back_if_it_is_bounded(start, bound):
+    model, (images, _) = small_model(bound=bound), batch(count=16)
+    bias = list(model.mask.parameters())[-1]
+    torch.nn.init.constant_(bias, start)
+    optimizer = torch.optim.Adam([bias], lr=1.0)
+    for step in range(100):
+        noise = model.noise(images, torch.Generator().manual_seed(step))
+        logits = model.mask_logits(images)
+        loss = start * sample_mask(logits, noise.u).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (bias.item() * start < 0) == (bound == 6.0)
 
 
 def test_hidden_pixels_say_nothing():
@@ -419,17 +447,29 @@ def test_areas_that_tell_the_class_are_found_out():
 
 def test_statistics_of_a_mask_that_is_known():
     images, labels, regions = corner_task(64)
-    model = MaskModel(SMALL, channels=1, classes=3)
+    model = MaskModel(SMALL, channels=1, classes=3, options=MaskOptions(bound=math.inf))
     torch.nn.init.zeros_(list(model.mask.parameters())[-2])
     torch.nn.init.constant_(list(model.mask.parameters())[-1], 50.0)
     scores = mask_statistics(model, images, labels, regions)
     assert (scores.inside, scores.outside) == (1, 1)
     assert torch.equal(scores.area[:2], torch.ones(2))
     assert scores.area[2].isnan()
-    assert scores.accuracy == scores.accuracy_grown
+    assert scores.accuracy == scores.accuracy_grown == scores.accuracy_likely
     right = (model(images).argmax(1) == labels).float()
     torch.testing.assert_close(scores.class_accuracy[:2], right.reshape(32, 2).mean(0))
     assert (scores.probability == 1).all()
+
+
+def test_the_likeliest_mask_is_that_of_the_models_own_answer():
+    images, _, regions = corner_task(64)
+    torch.manual_seed(0)
+    model = MaskModel(SMALL, channels=1, classes=2, options=MaskOptions(first_logit=0.0))
+    torch.nn.init.normal_(list(model.mask.parameters())[-2])
+    lead = (model(images) @ torch.tensor([-1.0, 1.0])).detach()
+    list(model.classifier.parameters())[-1].data[0] += lead.median()  # both answers are given
+    answers = model(images).argmax(1)
+    scores = mask_statistics(model, images, answers, regions)
+    assert scores.accuracy_likely == 1 > scores.accuracy
 
 
 @pytest.mark.parametrize(
@@ -437,6 +477,8 @@ def test_statistics_of_a_mask_that_is_known():
     [
         (lambda: MaskOptions(objective="cmi", randomise=True), "randomise=False"),
         (lambda: MaskOptions(variance=0.0), "positive"),
+        (lambda: MaskOptions(first_logit=7.0), "within the bound"),
+        (lambda: MaskOptions(first_logit=-6.0), "within the bound"),
         (lambda: BetaControl(target=0.0), "target positive"),
         (lambda: BetaControl(rate=0.9), "rate is 1 or more"),
         (lambda: LineNet("C3216 D4", (1, 28, 28)), "'D4'"),

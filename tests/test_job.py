@@ -4,10 +4,9 @@ import errno
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from attrib.evaluate import evaluate_seeds
 from attrib.methods import RIB
 from attrib.seeds import FORMATS, Local, SeedOptions, make_seeds, pool_of, read_label_png
 from tests.models import Everything
-from tests.seed_jobs import COUNT, contents, folder, render
+from tests.seed_jobs import COUNT, contents, folder, kill_job
 
 ALL = tuple(FORMATS)
 SMALL = SeedOptions(scales=(1.0, 0.5), formats=ALL)
@@ -33,16 +32,6 @@ RIB_SPEC = (
     "rib(steps=2, lr=1e-3, train_from=4, scales=(1.0, 0.5), loss_scales=(1.0,), others='{}', "
     "num_others=1, pool_pictures=6, pool_size=48, pool_long_side=(40, 64))"
 )
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return render(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(scope="module")
-def explainer():
-    return attrib.Explainer("demo", "cam")
 
 
 @pytest.fixture(scope="module")
@@ -125,39 +114,14 @@ def test_a_pool_has_no_picture_that_cannot_be_read(root, explainer, tmp_path):
     assert torch.equal(pool.labels.sum(1), torch.ones(COUNT - 2, dtype=torch.int64))
 
 
-KILLED = """
-import sys, attrib
-from attrib.seeds import SeedOptions, make_seeds
-from attrib.datasets import Folder
-from attrib.datasets.scenes import CLASSES
-root, out = sys.argv[1:]
-data = Folder(root, root + "/labels.csv", classes=CLASSES)
-explainer = attrib.Explainer("demo", "cam")
-options = SeedOptions(scales=(1.0, 0.5), formats={formats!r})
-make_seeds(explainer, data, out, options)
-"""
-
-
 def test_killed_at_any_moment_and_repeated(root, straight, explainer, tmp_path):
     """Twice, by SIGKILL, after one picture more each time; also with half a line written."""
-    code = KILLED.format(formats=ALL)
     journal = tmp_path / "journal" / "1-of-1.jsonl"
     for wanted in (1, 3):
-        command = [sys.executable, "-c", code, str(root), str(tmp_path)]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE)
-        while process.poll() is None:
-            if journal.exists() and journal.read_bytes().count(b"\n") >= wanted:
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.001)
-        process.wait()
-        process.stderr.close()
+        done = kill_job(root, tmp_path, SMALL, wanted)
     with journal.open("ab") as file:
         file.write(b'{"id": "p5", "stat')
     (tmp_path / "label" / ".p5.123.png").write_bytes(b"half a file")
-    done = sum(
-        json.loads(row)["status"] == "done" for row in journal.read_bytes().split(b"\n")[:-1]
-    )
     data = Folder(root, root / "labels.csv", classes=CLASSES)
     report = make_seeds(explainer, data, tmp_path, SMALL)
     assert (report.kept, report.made, report.complete) == (done, COUNT - done, True)
@@ -289,6 +253,29 @@ def test_a_full_disk_stops_the_job_and_a_rerun_goes_on(
     report = make_seeds(explainer, folder(root), tmp_path, SMALL)
     assert 3 <= report.kept < COUNT
     assert contents(tmp_path) == straight
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "../b"], r"names the picture '\.\./b'; expected a path within"),
+        (["/a", "b"], "expected a path within"),
+        (["a", "b", "a"], "lists a more than once"),
+    ],
+)
+def test_ids_that_cannot_be_files(ids, message, root, explainer, tmp_path):
+    class Renamed:
+        name, labels, category_ids = "renamed", CLASSES, folder(root).category_ids
+
+        def __len__(self):
+            return len(ids)
+
+        def __getitem__(self, index):
+            return replace(folder(root)[index], id=ids[index])
+
+    with pytest.raises(InputError, match=message):
+        make_seeds(explainer, Renamed(), tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_that_make_no_sense(tmp_path):

@@ -47,11 +47,6 @@ def root(tmp_path_factory):
     return render(tmp_path_factory.mktemp("scenes"), MANY)
 
 
-@pytest.fixture(scope="module")
-def explainer():
-    return attrib.Explainer("demo", "cam")
-
-
 @contextmanager
 def one_thread():
     threads = torch.get_num_threads()

@@ -1,33 +1,18 @@
 """Seeds written as tars: the same files in them, resumed to the same bytes."""
 
 import json
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 
 import pytest
 
-import attrib
 from attrib.datasets.stores import TarShards
 from attrib.errors import InputError
 from attrib.seeds import SeedOptions, make_seeds
-from tests.seed_jobs import COUNT, contents, folder, render
+from tests.seed_jobs import COUNT, contents, folder, kill_job, render
 
 FORMATS = ("label", "npz", "rle", "boxes")
 OPTIONS = SeedOptions(scales=(1.0,), formats=FORMATS)
 PACK = 2
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return render(tmp_path_factory.mktemp("scenes"))
-
-
-@pytest.fixture(scope="module")
-def explainer():
-    return attrib.Explainer("demo", "cam")
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +48,9 @@ def test_shards_divide_by_tars(root, packed, explainer, tmp_path):
     assert contents(tmp_path) == packed
 
 
-KILLED = """
-import sys, attrib
-from attrib.seeds import SeedOptions, make_seeds
-from tests.seed_jobs import folder
-from pathlib import Path
-options = SeedOptions(scales=(1.0,), formats={formats!r})
-make_seeds(attrib.Explainer("demo", "cam"), folder(Path(sys.argv[1])), sys.argv[2], options, pack=2)
-"""
-
-
 def test_killed_and_repeated(root, packed, explainer, tmp_path):
-    command = [sys.executable, "-c", KILLED.format(formats=FORMATS), str(root), str(tmp_path)]
-    journal = tmp_path / "journal" / "1-of-1.jsonl"
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            if journal.exists() and journal.read_bytes().count(b"\n") >= PACK:
-                process.send_signal(signal.SIGKILL)
-            time.sleep(0.001)
+    done = kill_job(root, tmp_path, OPTIONS, PACK, pack=PACK)
     (tmp_path / "npz" / ".000002.0123.tar").write_bytes(b"half a tar")
-    done = len([row for row in journal.read_bytes().split(b"\n")[:-1] if json.loads(row)])
     report = make_seeds(explainer, folder(root), tmp_path, OPTIONS, pack=PACK)
     assert (report.kept, report.made, report.complete) == (done, COUNT - done, True)
     assert contents(tmp_path) == packed

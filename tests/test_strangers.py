@@ -29,7 +29,7 @@ from attrib.bottleneck.mask_network import MaskNetworkOptions
 from attrib.datasets import COCO, CUB, BoxList, Folder, TinyImageNet, WsolMetadata
 from attrib.datasets.annotation_xml import read_annotation
 from attrib.datasets.digits import digits as read_digits
-from attrib.datasets.label_files import read_mask
+from attrib.datasets.label_png import read_mask
 from attrib.datasets.picture_files import split_folders
 from attrib.datasets.samples import BoxSample
 from attrib.errors import ImageError, InputError, SpecError, WeightsError

@@ -31,6 +31,7 @@ class MaskStatistics:
 
     Args:
         accuracy: Under Boolean masks drawn from the model.
+        accuracy_likely: Under each picture's most likely Boolean mask, as `MaskModel.forward`.
         accuracy_grown: Under the same masks with a random rectangle shown too.
         class_accuracy: The first, per class; NaN for one without pictures.
         class_accuracy_grown: The second, likewise.
@@ -43,6 +44,7 @@ class MaskStatistics:
     """
 
     accuracy: float
+    accuracy_likely: float
     accuracy_grown: float
     class_accuracy: Float[Tensor, " classes"]
     class_accuracy_grown: Float[Tensor, " classes"]
@@ -129,12 +131,15 @@ def mask_statistics(
         _score(model, x, y, generator)
         for x, y in zip(images.split(batch), labels.split(batch), strict=True)
     ]
-    mask, probability, right, right_grown, vae = (torch.cat(r) for r in zip(*rows, strict=True))
+    mask, probability, right, right_likely, right_grown, vae = (
+        torch.cat(r) for r in zip(*rows, strict=True)
+    )
     inside, outside = inside_outside(mask, regions)
     there = regions.any(2).any(1)
     area = mask_area(mask)
     return MaskStatistics(
         accuracy=right.mean().item(),
+        accuracy_likely=right_likely.mean().item(),
         accuracy_grown=right_grown.mean().item(),
         class_accuracy=mean_by_class(right, labels, model.classes),
         class_accuracy_grown=mean_by_class(right_grown, labels, model.classes),
@@ -150,11 +155,12 @@ def mask_statistics(
 def _score(
     model: MaskModel, images: Tensor, labels: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """Draw Boolean masks; return them, ρ, both kinds of hits, and V."""
+    """Draw Boolean masks; return them, ρ, the three kinds of hits, and V."""
     noise = model.noise(images, generator)
     logits = model.mask_logits(images)
     mask = (logits + torch.logit(noise.u) > 0).to(images)
     grown = grown_mask(mask, random_rectangles(images, generator))
-    hits = [(model.classify(images, m).argmax(1) == labels).to(images) for m in (mask, grown)]
+    shown = (mask, (logits > 0).to(images), grown)
+    hits = [(model.classify(images, m).argmax(1) == labels).to(images) for m in shown]
     vae = model.terms(images, labels, noise).seen.total
     return mask, logits.sigmoid(), *hits, vae

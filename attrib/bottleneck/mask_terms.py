@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ __all__ = [
     "CodeTerms",
     "MaskTerms",
     "Objective",
+    "bounded",
     "grown_mask",
     "mask_entropy",
     "mask_nll",
@@ -104,6 +105,33 @@ class MaskTerms:
             )
         weight = beta / (1 - beta) if objective == "ceb" else beta
         return self.cross_entropy + weight * (self.seen.total - self.entropy)
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(logits)
+        ctx.bound = bound
+        return logits.clamp(-bound, bound)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (logits,) = ctx.saved_tensors
+        outward = (logits.abs() >= ctx.bound) & (gradient * logits < 0)
+        return gradient.masked_fill(outward, 0), None
+
+
+def bounded(logits: Float[Tensor, "b 1 h w"], bound: float) -> Float[Tensor, "b 1 h w"]:
+    """Clamp logits, with a gradient that leads back from beyond the bound and never further out.
+
+    The gradient of a mask shrinks with the chance that a draw turns a pixel over. Without a bound a
+    mask that is fully open (or closed) has none left, and no price moves it any more.
+
+    Args:
+        logits: Of the probability that a pixel is seen.
+        bound: Largest absolute value.
+    """
+    return _Bounded.apply(logits, bound)  # type: ignore[no-any-return]
 
 
 def sample_mask(

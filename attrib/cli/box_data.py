@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from attrib.datasets import BoxDataset
 
-__all__ = ["BOX_DATASETS", "BoxSource"]
+__all__ = ["BOX_DATASETS", "SCORED", "BoxSource"]
+
+SCORED = {
+    "scenes": "test",
+    "cub": "test",
+    "tiny-imagenet": "val",
+    "metadata": "test",
+    "voc": "val",
+    "coco": "val2017",
+}
+"""The part of each data set that is scored where no other is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,65 +59,64 @@ class BoxSource:
                 raise InputError(f"--dataset {self.name} needs --{option} {needs[option]}")
             if given and option not in needs and option not in takes:
                 raise InputError(f"--{option} is not for --dataset {self.name}")
-        return make(self, split)
+        return make(self, split or SCORED.get(self.name, ""))
 
 
-def _scenes(source: BoxSource, split: str | None) -> BoxDataset:
+def _scenes(source: BoxSource, split: str) -> BoxDataset:
     from attrib.datasets import Scenes, ScenesWithBoxes
     from attrib.errors import UnknownNameError
 
     seeds = {"test": 1, "val": 2}
-    name = split or "test"
-    if name not in seeds:
-        raise UnknownNameError("split of scenes", name, seeds)
-    return ScenesWithBoxes(Scenes(length=200, size=192, seed=seeds[name]), name=f"scenes {name}")
+    if split not in seeds:
+        raise UnknownNameError("split of scenes", split, seeds)
+    return ScenesWithBoxes(Scenes(length=200, size=192, seed=seeds[split]), name=f"scenes {split}")
 
 
-def _cub(source: BoxSource, split: str | None) -> BoxDataset:
+def _cub(source: BoxSource, split: str) -> BoxDataset:
     from attrib.datasets import CUB
 
-    return CUB(_path(source.root), split or "test")  # type: ignore[arg-type]
+    return CUB(_path(source.root), split)  # type: ignore[arg-type]
 
 
-def _tiny_imagenet(source: BoxSource, split: str | None) -> BoxDataset:
+def _tiny_imagenet(source: BoxSource, split: str) -> BoxDataset:
     from attrib.datasets import TinyImageNet
 
-    return TinyImageNet(_path(source.root), split or "val", classes=source.classes)
+    return TinyImageNet(_path(source.root), split, classes=source.classes)
 
 
-def _imagenet(source: BoxSource, split: str | None) -> BoxDataset:
+def _imagenet(source: BoxSource, split: str) -> BoxDataset:
     from attrib.datasets import ImageNetBoxes
     from attrib.errors import InputError
 
-    if split is not None:
+    if split:
         raise InputError("imagenet has no --split; --root and --annotations name its folders")
     return ImageNetBoxes(_path(source.root), _path(source.annotations), classes=source.classes)
 
 
-def _metadata(source: BoxSource, split: str | None) -> BoxDataset:
+def _metadata(source: BoxSource, split: str) -> BoxDataset:
     from attrib.datasets import WsolMetadata
 
-    folder = _path(source.annotations) / (split or "test")
+    folder = _path(source.annotations) / split
     return WsolMetadata(_path(source.root), folder, masks=source.masks, classes=source.classes)
 
 
-def _voc(source: BoxSource, split: str | None) -> BoxDataset:
+def _voc(source: BoxSource, split: str) -> BoxDataset:
     from attrib.datasets import VOC, PerClass
 
     masks = source.masks is not None
-    return PerClass(VOC(_path(source.root), split or "val", masks=source.masks), masks=masks)
+    return PerClass(VOC(_path(source.root), split, masks=source.masks), masks=masks)
 
 
-def _coco(source: BoxSource, split: str | None) -> BoxDataset:
+def _coco(source: BoxSource, split: str) -> BoxDataset:
     from attrib.datasets import COCO, PerClass
 
-    return PerClass(COCO(_path(source.root), split or "val2017", annotations=source.annotations))
+    return PerClass(COCO(_path(source.root), split, annotations=source.annotations))
 
 
-def _boxes(source: BoxSource, split: str | None) -> BoxDataset:
+def _boxes(source: BoxSource, split: str) -> BoxDataset:
     from attrib.datasets import BoxList
 
-    file = _path(source.annotations) if split is None else Path(split)
+    file = Path(split) if split else _path(source.annotations)
     return BoxList(source.root or "", file, classes=source.classes)
 
 
@@ -115,9 +124,7 @@ def _path(path: str | Path | None) -> Path:
     return Path(path or "")  # what is needed has been asked for
 
 
-BOX_DATASETS: dict[
-    str, tuple[Callable[[BoxSource, str | None], BoxDataset], dict[str, str], set[str]]
-] = {
+BOX_DATASETS: dict[str, tuple[Callable[[BoxSource, str], BoxDataset], dict[str, str], set[str]]] = {
     "scenes": (_scenes, {}, set()),
     "cub": (_cub, {"root": "FOLDER, the folder CUB_200_2011"}, set()),
     "tiny-imagenet": (_tiny_imagenet, {"root": "FOLDER, the folder tiny-imagenet-200"}, set()),

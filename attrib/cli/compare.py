@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attrib.cli.box_data import BOX_DATASETS, BoxSource
+from attrib.cli.box_data import BOX_DATASETS, SCORED, BoxSource
 from attrib.cli.options import (
     BatchSize,
     Device,
@@ -18,9 +18,9 @@ from attrib.cli.options import (
     Labels,
     ModelName,
     NumClasses,
-    Split,
     Weights,
 )
+from attrib.cli.pictures import listed, tell_left_out
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +33,7 @@ __all__ = ["faithfulness", "run"]
 DEFAULT = "cam,infocam+,gradcam,layercam"
 LABELLED = ("voc", "coco", "cub", "folder")
 """Data sets of pictures with classes; all others are known by their objects."""
+CLASS_FOLDERS = ", or with one folder per class say --dataset folder --root {folder}"
 
 Pictures = Annotated[
     list[Path] | None, typer.Argument(help="Pictures, and folders of them; or --dataset.")
@@ -45,7 +46,7 @@ Metrics = Annotated[
     typer.Option(
         help="Comma-separated names or specs: deletion, insertion, road, infidelity, "
         "max-sensitivity, sparseness, randomisation; and, with --dataset and --targets true, "
-        "gt-known, top-1, maxboxacc, maxboxaccv2, pointing, pxap."
+        "gt-known, top-1, maxboxacc, maxboxaccv2, pointing, pxap. Empty: maps and seconds alone."
     ),
 ]
 Dataset = Annotated[
@@ -59,6 +60,14 @@ Dataset = Annotated[
 ]
 Root = Annotated[
     str | None, typer.Option(help="Folder of the data set; of folder also shards or a URL.")
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="Part of it; if left the one that is usually scored, whatever the metrics: "
+        + ", ".join(f"{name} {part}" for name, part in SCORED.items())
+        + "."
+    ),
 ]
 Annotations = Annotated[
     Path | None, typer.Option(help="File or folder of true boxes, as for `attrib evaluate wsol`.")
@@ -106,8 +115,13 @@ def run(
     device: Device = None,
     batch_size: BatchSize = 8,
 ) -> None:
-    """Compare methods on pictures: a table of scores, and a page of their maps."""
+    """Compare methods on pictures: a table of scores, and a page of their maps.
+
+    A picture that cannot be read is named and left out; the exit status is then 1, and 2 where none
+    can be read.
+    """
     import attrib
+    from attrib.errors import InputError
 
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     source = BoxSource(name=dataset or "", root=root, annotations=annotations, masks=masks)
@@ -126,9 +140,13 @@ def run(
         fit=fit,  # type: ignore[arg-type]
         multi_label=multi_label,
     )
+    tell_left_out(found.failed)
+    if not found.pictures:
+        raise InputError(f"none of {len(found.failed)} pictures could be read")
     _print(found)
     for path in [*(out or []), *([json_file] if json_file else [])]:
         typer.echo(f"wrote {found.save(path)}")
+    raise typer.Exit(1 if found.failed else 0)
 
 
 def faithfulness(
@@ -153,7 +171,32 @@ def faithfulness(
     batch_size: BatchSize = 8,
 ) -> None:
     """Faithfulness: what becomes of the class as the pixels that a map points at go or come."""
-    run(**locals(), out=None, shown=0, threshold=0.2, annotations=None, masks=None)
+    from attrib.errors import InputError
+
+    if not _specs(metrics):
+        raise InputError("--metrics names no metric; for maps without scores run attrib compare")
+    run(
+        model,
+        pictures,
+        methods,
+        metrics,
+        shown=0,
+        targets=targets,
+        dataset=dataset,
+        root=root,
+        split=split,
+        labels=labels,
+        every=every,
+        limit=limit,
+        work=work,
+        json_file=json_file,
+        fit=fit,
+        multi_label=multi_label,
+        weights=weights,
+        num_classes=num_classes,
+        device=device,
+        batch_size=batch_size,
+    )
 
 
 def _specs(text: str) -> list[str]:
@@ -184,7 +227,7 @@ def _pictures(
     if bool(pictures) == bool(source.name):
         raise InputError("name pictures, or a data set with --dataset and --root; one of the two")
     if not source.name:
-        return [path for given in pictures or [] for path in _files(given)]
+        return listed(pictures or [], CLASS_FOLDERS)
     if _needs_objects(metrics) or source.name not in LABELLED:
         if labels is not None:
             raise InputError(f"--labels is not for --dataset {source.name} with true objects")
@@ -193,7 +236,8 @@ def _pictures(
         raise InputError(f"--dataset {source.name} needs --root FOLDER")
     if source.annotations or source.masks:
         raise InputError("--annotations and --masks are for metrics of true objects")
-    return labelled_dataset(source.name, source.root, split, labels, classes=classes)
+    part = split or SCORED.get(source.name)
+    return labelled_dataset(source.name, source.root, part, labels, classes=classes)
 
 
 def _needs_objects(metrics: list[str]) -> bool:
@@ -202,23 +246,8 @@ def _needs_objects(metrics: list[str]) -> bool:
     return any(isinstance(resolve_score(metric), ObjectMetric) for metric in metrics)
 
 
-def _files(path: Path) -> list[Path]:
-    from attrib.datasets.stores.places import SUFFIXES
-    from attrib.errors import InputError
-
-    if not path.is_dir():
-        return [path]
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise InputError(
-            f"{path} holds no pictures itself; name the folders in it that do, or with one folder "
-            f"per class say --dataset folder --root {path}"
-        )
-    return found
-
-
 def _print(found: Comparison) -> None:
-    typer.echo(f"{len(found.pictures)} pictures of {found.name}, class {found.targets}")
+    typer.echo(f"{found.extent}, class {found.targets}")
     lines = [[*found.metrics, "s/picture"], *map(_cells, found.rows)]
     width = max(len("method"), *map(len, found.methods)) + 2
     sizes = [max(map(len, column)) + 2 for column in zip(*filter(None, lines), strict=True)]
@@ -249,5 +278,3 @@ def _print_troubles(found: Comparison) -> None:
             typer.echo(f"{row.method}, {metric}: {reason}")
         if row.failures:
             typer.echo(f"{row.method} failed on {row.failures} pictures: {row.error}")
-    for key, reason in found.failed.items():
-        typer.echo(f"{key} was left out: {reason}")

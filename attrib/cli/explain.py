@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from attrib.ahead import read_ahead
 from attrib.cli.options import (
     BatchSize,
     Device,
@@ -17,15 +21,17 @@ from attrib.cli.options import (
     NumClasses,
     Weights,
 )
+from attrib.cli.pictures import listed, tell_left_out
 
 if TYPE_CHECKING:
-    from attrib import Explanation
+    from attrib import Explainer, Explanation
+    from attrib.images import Picture
 
 __all__ = ["run"]
 
 
 def run(
-    images: Annotated[list[Path], typer.Argument(help="Pictures.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, and folders of them.")],
     model: ModelName,
     method: MethodSpec = "infocam+",
     target: Annotated[
@@ -50,10 +56,18 @@ def run(
     device: Device = None,
     batch_size: BatchSize = 16,
 ) -> None:
-    """Explain pictures: where did the model look, and how sure is it?"""
+    """Explain pictures: where did the model look, and how sure is it?
+
+    Of a folder every picture that lies in it, batch by batch. One that cannot be read is named and
+    left out; the exit status is then 1, and 2 where none can be read.
+    """
+    from tqdm import tqdm
+
     import attrib
+    from attrib.errors import InputError
 
     suffixes = _suffixes(formats)
+    paths = listed(pictures)
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     explainer = attrib.Explainer(
         loaded,
@@ -64,24 +78,65 @@ def run(
     if explainer.classifier.note and explainer.method.needs_class_maps and not as_json:
         typer.echo(f"note: maps are approximate: {explainer.classifier.note}", err=True)
     classes = [int(t) if t.lstrip("-").isdigit() else t for t in target or []]
-    targets = [classes] * len(images) if classes else None
-    answers = explainer.explain(
-        images,
-        targets,
-        threshold=threshold,
-        rule=rule,  # type: ignore[arg-type]
-        batch_size=batch_size,
-    )
-    found = cast("list[Explanation]", answers)
+    options = {"threshold": threshold, "rule": rule}
+    answers = _explained(explainer, paths, classes, options, batch_size)
+    hidden = None if as_json else True  # None: but on terminals; text shows how far it is
+    bar = tqdm(answers, total=len(paths), disable=hidden, unit="picture", leave=False)
+    found: list[dict[str, Any]] = []
+    done = 0
+    for path, stem, explanation in bar:
+        done += 1
+        files = [] if out is None else [explanation.save(out / f"{stem}{s}") for s in suffixes]
+        if as_json:
+            found.append(explanation.to_dict())
+        else:
+            _print(path, explanation, files)
+    if not done:
+        raise InputError(f"none of {len(paths)} pictures could be read")
     if as_json:
-        typer.echo(json.dumps([e.to_dict() for e in found], indent=2))
-    for image, stem, explanation in zip(images, _stems(images), found, strict=True):
-        if not as_json:
-            _print(image, explanation)
-        for suffix in suffixes if out is not None else ():
-            path = explanation.save(Path(out or "") / f"{stem}{suffix}")
-            if not as_json:
-                typer.echo(f"  wrote {path}")
+        typer.echo(json.dumps(found, indent=2))
+    raise typer.Exit(0 if done == len(paths) else 1)
+
+
+def _explained(
+    explainer: Explainer,
+    paths: Sequence[Path],
+    classes: list[int | str],
+    options: dict[str, Any],
+    batch_size: int,
+) -> Iterator[tuple[Path, str, Explanation]]:
+    """Read and explain a batch at a time; give with each answer its path and the stem of its files.
+
+    Pictures that cannot be read are named and left out; a single one is an error.
+    """
+    from attrib.images import read_image
+
+    places = zip(paths, _stems(paths), strict=True)
+    reads = read_ahead(lambda place: read_image(place[0]), places, depth=batch_size)
+    while pairs := list(islice(reads, batch_size)):
+        read = _readable(pairs, alone=len(paths) == 1)
+        targets = [classes] * len(read) if classes else None
+        batch = [picture for _, picture in read]
+        answers = explainer.explain(batch, targets, progress=False, **options) if batch else []
+        for (place, _), answer in zip(read, cast("list[Explanation]", answers), strict=True):
+            yield *place, answer
+
+
+def _readable(
+    pairs: Sequence[tuple[tuple[Path, str], Future[Picture]]], *, alone: bool
+) -> list[tuple[tuple[Path, str], Picture]]:
+    from attrib.errors import InputError
+
+    read, failed = [], {}
+    for place, found in pairs:
+        try:
+            read.append((place, found.result()))
+        except InputError as error:
+            if alone:
+                raise
+            failed[str(place[0])] = " ".join(str(error).split())
+    tell_left_out(failed)
+    return read
 
 
 def _suffixes(formats: str) -> list[str]:
@@ -94,20 +149,25 @@ def _suffixes(formats: str) -> list[str]:
     return [f".{name}" for name in names]
 
 
-def _stems(images: list[Path]) -> list[str]:
+def _stems(paths: Sequence[Path]) -> list[str]:
     """Name the outputs after the pictures, numbered where two pictures share a name."""
-    seen: dict[str, int] = {}
+    taken: dict[str, int] = {}
     stems = []
-    for image in images:
-        seen[image.stem] = seen.get(image.stem, 0) + 1
-        count = seen[image.stem]
-        stems.append(image.stem if count == 1 else f"{image.stem}-{count}")
+    for path in paths:
+        stem = path.stem
+        while stem in taken:
+            taken[path.stem] += 1
+            stem = f"{path.stem}-{taken[path.stem]}"
+        taken[stem] = 1
+        stems.append(stem)
     return stems
 
 
-def _print(image: Path, explanation: Explanation) -> None:
-    typer.echo(str(image))
+def _print(path: Path, explanation: Explanation, files: Sequence[Path]) -> None:
+    typer.echo(str(path))
     for i, label in enumerate(explanation.labels):
         box = explanation.boxes(i)[0]
         where = f"box {box[0]} {box[1]} {box[2]} {box[3]}" if box else "nothing to localise"
         typer.echo(f"  {label}  {explanation.scores[i]:.1%}  {where}")
+    for file in files:
+        typer.echo(f"  wrote {file}")

@@ -25,6 +25,8 @@ __all__ = ["Comparison"]
 
 SCHEMA = "attrib.comparison/1"
 SHOWN_IN_FIGURE = 6
+PICTURES = "pictures"
+"""Name of what is no data set."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +52,12 @@ class Comparison:
     targets: str
     threshold: float
     model: Mapping[str, Any]
+
+    @property
+    def extent(self) -> str:
+        """How much was compared on, in words: `"24 pictures of CUB test"`, or `"1 picture"`."""
+        count = f"{len(self.pictures)} picture{'' if len(self.pictures) == 1 else 's'}"
+        return count if self.name == PICTURES else f"{count} of {self.name}"
 
     @cached_property
     def rows(self) -> tuple[MethodRow, ...]:
@@ -144,11 +152,12 @@ class Comparison:
         for outcome in (o for r in shown for o in r["outcomes"].values()):
             del outcome["rows"]  # which a reader has no use for
         best = {spec: list(self.best(spec)) for spec in self.metrics}
-        return self.to_dict() | {"best": best, "shown": shown, "threshold": self.threshold}
+        own = {"extent": self.extent, "threshold": self.threshold}
+        return self.to_dict() | {"best": best, "shown": shown} | own
 
     def __repr__(self) -> str:
         return (
-            f"<Comparison of {len(self.methods)} methods on {len(self.pictures)} pictures by "
+            f"<Comparison of {len(self.methods)} methods on {self.extent} by "
             f"{', '.join(self.metrics) or 'no metric'}>"
         )
 

@@ -32,7 +32,7 @@ def latex_table(comparison: Comparison) -> str:
     heads = ["method", *(f"{_escape(m)} {arrows[m]}" for m in metrics), "s/picture"]
     best = {m: comparison.best(m) for m in metrics}
     lines = [
-        f"% {comparison.name}: {len(comparison.pictures)} pictures, {comparison.targets} classes,"
+        f"% {comparison.extent}, {comparison.targets} classes,"
         f" {comparison.model['name']} ({comparison.model['weights']})",
         *(
             f"% {m}, the oracle's threshold: {found}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -128,11 +129,12 @@ def _try(subject: Subject, method: Method, batch: _Batch) -> _Trial:
     except Exception as error:  # a comparison goes on without a method that cannot take part
         return _Trial(scores={}, rows={}, outcome=Outcome(error=_reason(error)))
     maps = at_input(found.maps, batch.images)
+    located = cache(lambda: _located(batch, found))  # one, whose localisation metrics share
     scores, rows, notes = {}, {}, {}
     for spec, metric in subject.metrics.items():
         try:
             if isinstance(metric, ObjectMetric):
-                rows[spec] = metric.rows(_located(batch, found))
+                rows[spec] = metric.rows(located())
                 scores[spec] = metric.pool(rows[spec]).values  # of each picture alone
             else:
                 scores[spec] = metric(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from attrib.ahead import read_ahead
 from attrib.compare.comparison import Comparison
 from attrib.compare.measure import Item, measure
 from attrib.compare.record import PictureRecord
@@ -18,7 +21,7 @@ from attrib.datasets.labelled import LabelledDataset
 from attrib.datasets.samples import BoxDataset
 from attrib.errors import InputError
 from attrib.files import reading, writing
-from attrib.images import PictureLike, read_image
+from attrib.images import Picture, PictureLike, read_image
 from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric, ObjectMetric
@@ -63,7 +66,8 @@ def compare(
         targets: `"predicted"` for the most likely class of each; `"true"` for a data set's own;
             else as for `Explainer.explain`.
         metrics: Specs such as `"deletion(steps=64)"`, or metrics; see `attrib.metrics`. Those of
-            localisation, such as `"gt-known"`, need a `BoxDataset` and `targets="true"`.
+            localisation, such as `"gt-known"`, need a `BoxDataset` and `targets="true"`. With
+            none there are maps and seconds alone.
         every: Only every n-th picture, from the first on.
         limit: At most so many.
         shown: Keep the maps of the first so many pictures, for reports and figures.
@@ -127,7 +131,7 @@ def _run(
             done = _known(journal, sources, kept)
         todo = [source for source in sources if source.id not in done]
         for batch in _batches(todo, batch_size, len(sources), progress):
-            items, unread = _read(batch, kept)
+            items, unread = _items(batch, kept)
             failed |= unread
             for record in measure(subject, items) if items else ():
                 done[record.id] = record
@@ -162,24 +166,32 @@ def _known(journal: Journal, sources: Sequence[Source], kept: set[str]) -> dict[
 
 def _batches(
     todo: Sequence[Source], size: int, total: int, progress: bool | None
-) -> Iterator[Sequence[Source]]:
+) -> Iterator[list[tuple[Source, Future[Picture]]]]:
+    """Yield sources and their pictures, the next batch of which is read meanwhile."""
     from tqdm import tqdm
 
     show = progress if progress is not None else None if len(todo) > size else False
     disable = None if show is None else not show
+    reads = read_ahead(_picture, todo, depth=size)
     with tqdm(
         total=total, initial=total - len(todo), disable=disable, unit="picture", leave=False
     ) as bar:
-        for start in range(0, len(todo), size):
-            yield todo[start : start + size]
-            bar.update(min(size, len(todo) - start))
+        while batch := list(islice(reads, size)):
+            yield batch
+            bar.update(len(batch))
 
 
-def _read(batch: Sequence[Source], kept: set[str]) -> tuple[list[Item], dict[str, str]]:
+def _picture(source: Source) -> Picture:
+    return read_image(source.picture)
+
+
+def _items(
+    batch: Sequence[tuple[Source, Future[Picture]]], kept: set[str]
+) -> tuple[list[Item], dict[str, str]]:
     items, failed = [], {}
-    for source in batch:
+    for source, read in batch:
         try:
-            picture = read_image(source.picture)
+            picture = read.result()
         except InputError as error:
             failed[source.id] = " ".join(str(error).split())
             continue

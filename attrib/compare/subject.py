@@ -55,6 +55,8 @@ def subject_of(
     """
     if isinstance(methods, str) or isinstance(metrics, str):
         raise InputError("methods and metrics are lists of specs; write ['cam'] instead of 'cam'")
+    if not methods:
+        raise InputError("there is no method to compare; name one or more, such as 'cam'")
     classifier = as_classifier(model, spec, multi_label, output, need="features")
     return Subject(
         classifier=classifier,
@@ -66,8 +68,7 @@ def subject_of(
 
 
 def _by_spec(kind: str, things: list[T]) -> dict[str, T]:
-    found = {format_spec(thing): thing for thing in things}
-    if not things or len(found) < len(things):
-        names = [format_spec(thing) for thing in things]
-        raise InputError(f"{kind} are one or more, none given twice; got {names}")
-    return found
+    names = [format_spec(thing) for thing in things]
+    if len(set(names)) < len(names):
+        raise InputError(f"{kind} are given once each, got {names}")
+    return dict(zip(names, things, strict=True))

@@ -15,9 +15,9 @@ from attrib.datasets.label_files import (
     few,
     inside,
     read_labels,
-    read_mask,
     refuse_repeats,
 )
+from attrib.datasets.label_png import read_mask
 from attrib.datasets.labelled import LabelledSample
 from attrib.datasets.stores import Store, open_store
 from attrib.datasets.stores.places import SUFFIXES

@@ -1,4 +1,4 @@
-"""What the labelled data sets read alike: label lists, masks, names of pictures."""
+"""What the labelled data sets read alike: label lists, names of pictures."""
 
 from __future__ import annotations
 
@@ -13,14 +13,9 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
-from PIL import Image
-from torch import Tensor
 
 from attrib.datasets.labelled import IGNORE
 from attrib.errors import InputError, nearest
-from attrib.files import Stored, contents_of
 
 __all__ = [
     "MOST_CLASSES",
@@ -32,7 +27,6 @@ __all__ = [
     "read_json",
     "read_label_vectors",
     "read_labels",
-    "read_mask",
     "read_table",
     "read_text",
     "refuse_repeats",
@@ -270,29 +264,3 @@ def few(names: Sequence[str], shown: int = 3) -> str:
     """Return `"a, b, c and 7 more"`."""
     more = len(names) - shown
     return ", ".join(islice(names, shown)) + (f" and {more} more" if more > 0 else "")
-
-
-def read_mask(path: Path | Stored, classes: int) -> UInt8[Tensor, "H W"]:
-    """Read a palette or grey PNG of class numbers.
-
-    Args:
-        path: The file, as it is or in a shard or at a URL.
-        classes: C; values are 0 to C and 255.
-
-    Raises:
-        InputError: there is no such file, it is no such PNG, or has other values.
-    """
-    try:
-        with Image.open(io.BytesIO(contents_of(path))) as image:
-            mode, values = image.mode, np.array(image)
-    except FileNotFoundError:
-        raise InputError(f"there is no mask {path}") from None
-    except Exception as error:  # Pillow's plugins raise whatever damaged data leads to
-        raise InputError(f"cannot read the mask {path}: {error}") from None
-    if mode not in ("P", "L"):
-        raise InputError(f"{path} is of mode {mode}; a mask is a palette or 8-bit grey PNG")
-    found = np.flatnonzero(np.bincount(values.ravel()))
-    wrong = [int(v) for v in found if v > classes and v != IGNORE]
-    if wrong:
-        raise InputError(f"{path} has the values {wrong}; a mask has 0 to {classes} and {IGNORE}")
-    return torch.from_numpy(values)

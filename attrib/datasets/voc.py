@@ -18,10 +18,10 @@ from attrib.datasets.label_files import (
     inside,
     read_label_vectors,
     read_labels,
-    read_mask,
     read_text,
     refuse_repeats,
 )
+from attrib.datasets.label_png import read_mask
 from attrib.datasets.labelled import IGNORE, LabelledSample
 from attrib.errors import InputError, nearest
 

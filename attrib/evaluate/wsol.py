@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from attrib.datasets.samples import BoxDataset, BoxSample, batch_of
 from attrib.errors import InputError
-from attrib.evaluate.wsol_batches import Scoring, batches, feed
+from attrib.evaluate.wsol_batches import Scoring, feed, read_each
 from attrib.evaluate.wsol_maps import MapFile, made_by, read_map, write_origin
 from attrib.explain import Explainer
 from attrib.metrics import WsolBatch, WsolProtocol
@@ -168,8 +169,7 @@ def _read(
 ) -> Iterator[WsolBatch]:
     """Read maps and batch those in a row that are of one size."""
     waiting: list[tuple[BoxSample, MapFile]] = []
-    for (sample,) in batches(dataset, indices, 1, progress):
-        read = read_map(folder, sample)
+    for sample, read in read_each(partial(read_map, folder), dataset, indices, size, progress):
         if waiting and (len(waiting) == size or _shape(read) != _shape(waiting[0][1])):
             yield _stack(waiting)
             waiting = []

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtyping import Int
 from torch import Tensor
 
+from attrib.ahead import read_ahead
 from attrib.cluster import Answer
 from attrib.datasets.samples import BoxDataset, BoxSample, batch_of
 from attrib.errors import InputError
 from attrib.evaluate.wsol_maps import write_maps
 from attrib.explain import Explainer
-from attrib.images import preprocess, read_image
+from attrib.images import Picture, preprocess, read_image
 from attrib.methods import Method
 from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.metrics.wsol_batch import rank_of
@@ -27,7 +29,9 @@ from attrib.seeds.on_ray import placed
 from attrib.surgery import dtype_of
 from attrib.types import Fit
 
-__all__ = ["Scoring", "batches", "feed"]
+__all__ = ["Scoring", "feed", "read_each"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,10 +72,10 @@ class Scoring:
         """Feed every picture of those indices to the protocols, and return the ranks by batch."""
         if self.engine is not None:
             return self._on(self.engine, protocols, dataset, indices, save_maps)
-        return [
-            _score(_explain(self.explainer, samples), protocols, save_maps)
-            for samples in batches(dataset, indices, self.size, self.progress)
-        ]
+        reads, ranks = read_each(_picture, dataset, indices, self.size, self.progress), []
+        while pairs := list(islice(reads, self.size)):
+            ranks.append(_score(_explain(self.explainer, pairs), protocols, save_maps))
+        return ranks
 
     def _on(
         self,
@@ -120,7 +124,8 @@ class _WsolWork:
 
         def answer(indices: Sequence[int]) -> tuple[tuple[WsolProtocol, ...], Tensor]:
             fed = deepcopy(self.protocols)
-            batch = _explain(explainer, [self.dataset[i] for i in indices])
+            samples = [self.dataset[i] for i in indices]
+            batch = _explain(explainer, [(sample, _picture(sample)) for sample in samples])
             return fed, _score(batch, fed, self.save_maps).cpu()
 
         return answer
@@ -133,15 +138,19 @@ def _remove_halves(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def batches(
-    dataset: BoxDataset, indices: Sequence[int], size: int, progress: bool | None
-) -> Iterator[list[BoxSample]]:
-    """Go through the samples of those indices, so many at a time."""
+def read_each(
+    read: Callable[[BoxSample], T],
+    dataset: BoxDataset,
+    indices: Sequence[int],
+    depth: int,
+    progress: bool | None,
+) -> Iterator[tuple[BoxSample, T]]:
+    """Go through the samples of those indices, with what is read of each, so many ahead."""
+    samples = (dataset[i] for i in indices)
     with _bar(len(indices), progress) as bar:
-        for start in range(0, len(indices), size):
-            samples = [dataset[i] for i in indices[start : start + size]]
-            yield samples
-            bar.update(len(samples))
+        for sample, found in read_ahead(read, samples, depth=depth):
+            yield sample, found.result()
+            bar.update()
 
 
 def _bar(total: int, progress: bool | None) -> Any:
@@ -166,16 +175,20 @@ def _score(
     return batch.rank  # type: ignore[return-value]  # it is known of maps that were just made
 
 
-def _explain(explainer: Explainer, samples: Sequence[BoxSample]) -> WsolBatch:
+def _picture(sample: BoxSample) -> Picture:
+    return read_image(sample.picture)
+
+
+def _explain(explainer: Explainer, pairs: Sequence[tuple[BoxSample, Picture]]) -> WsolBatch:
     classifier = explainer.classifier
     images, frames = preprocess(
-        [read_image(sample.picture) for sample in samples],
+        [picture for _, picture in pairs],
         classifier.spec,
         fit=explainer.fit,
         device=classifier.device,
         dtype=dtype_of(classifier.model),
     )
-    labels = [sample.label for sample in samples]
-    attribution = explainer(images, labels)
+    samples = [sample for sample, _ in pairs]
+    attribution = explainer(images, [sample.label for sample in samples])
     rank = rank_of(attribution.logits, attribution.targets.label)
     return batch_of(samples, attribution.maps, frames, rank, attribution.normalize)

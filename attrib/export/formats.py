@@ -25,6 +25,8 @@ ENTRY = "attrib.json"
 """Under which name the metadata lie in a file."""
 OPSET = 18
 """The first in which labels can spread: `ScatterElements` with `reduction="max"`."""
+MANY = 2**31 - 1
+"""Images in a batch at most; torch 2.6 takes no batch without an end."""
 
 
 def format_for(path: Path | None, given: str | None) -> Format:
@@ -73,8 +75,8 @@ def made(graph: Graph, example: Float[Tensor, "b _ h w"], format: Format) -> Any
     """
     name = type(graph.model).__name__
     with torch.no_grad(), _named(f"{name} cannot be traced by torch.export"):
-        shapes = ({0: torch.export.Dim("batch", min=1)},)
-        traced = torch.export.export(graph, (example,), dynamic_shapes=shapes)
+        batch = torch.export.Dim("batch", min=1, max=MANY)
+        traced = torch.export.export(graph, (example,), dynamic_shapes=({0: batch},), strict=False)
     if format == "torch":
         return traced
     with _named(f"{name} cannot be written as ONNX"):

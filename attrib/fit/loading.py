@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from attrib.ahead import read_ahead
 from attrib.datasets.labelled import LabelledDataset, LabelledSample
 from attrib.errors import InputError
 
@@ -67,23 +67,13 @@ def batches(count: int, size: int, generator: torch.Generator) -> list[list[int]
 
 
 def ahead(
-    read: Callable[[int], T], index: Iterable[list[int]], workers: int
+    read: Callable[[int], T], index: Sequence[Sequence[int]], workers: int
 ) -> Generator[list[T], None, None]:
     """Yield what is read for each batch of indices, in order, read ahead by so many threads."""
-    if workers == 0:
-        yield from ([read(i) for i in batch] for batch in index)
-        return
-    pool = ThreadPoolExecutor(workers)
-    waiting = deque[list[Future[T]]]()
-    try:
-        for batch in index:
-            waiting.append([pool.submit(read, i) for i in batch])
-            if len(waiting) > AHEAD:
-                yield [future.result() for future in waiting.popleft()]
-        while waiting:
-            yield [future.result() for future in waiting.popleft()]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    depth = AHEAD * max(map(len, index), default=1)
+    read_pairs = read_ahead(read, chain.from_iterable(index), readers=workers, depth=depth)
+    for batch in index:
+        yield [future.result() for _, future in islice(read_pairs, len(batch))]
 
 
 def generator_of(*key: int) -> torch.Generator:

@@ -89,6 +89,12 @@ def _load(masks, at, there):
 
 @triton.jit
 @no_type_check
+def _without(a, b):
+    return a ^ (a & b)  # the interpreter of Triton 3.2 has no `~` of booleans
+
+
+@triton.jit
+@no_type_check
 def _higher(a, b):
     return tl.maximum(a, b)
 
@@ -146,10 +152,10 @@ def _unite(masks, parents, pixels, height, width, BLOCK: tl.constexpr):  # noqa:
     above = _load(masks, at - width, lower)
     above_left = _load(masks, at - width - 1, lower & (x > 0))
     above_right = _load(masks, at - width + 1, lower & (x + 1 < width))
-    straight = above & ~(left & above_left)
-    slanted = above_left & ~above & ~left
+    straight = _without(above, left & above_left)
+    slanted = _without(above_left, above | left)
     _join(parents, at, tl.where(above, at - width, at - width - 1), straight | slanted)
-    _join(parents, at, at - width + 1, above_right & ~above & ~right)
+    _join(parents, at, at - width + 1, _without(above_right, above | right))
     _join(parents, at, at - 1, left & (at % BLOCK == 0))
 
 
@@ -160,8 +166,8 @@ def _measure(masks, parents, sums, pixels, height, width, BLOCK: tl.constexpr): 
     at = _stretch(BLOCK)
     x = at % width
     inside = _load(masks, at, at < pixels)
-    begins = inside & ~_load(masks, at - 1, inside & (x > 0))
-    ends = inside & ~_load(masks, at + 1, inside & (x + 1 < width))
+    begins = _without(inside, _load(masks, at - 1, inside & (x > 0)))
+    ends = _without(inside, _load(masks, at + 1, inside & (x + 1 < width)))
     root = _find(parents, at, inside)
     tl.store(parents + at, root, mask=inside)
     length = tl.where(ends, x + 1, 0) - tl.where(begins, x, 0)

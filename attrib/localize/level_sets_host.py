@@ -125,11 +125,12 @@ def _root(tree: list[int], node: int) -> int:
 def _saddles(of: Ints, levels: Ints, count: int, diagonal: bool) -> tuple[Ints, Ints]:
     """List the pairs of basins that touch, each with the level below which they hang together."""
     flat, height, pairs, saddles = of.ravel(), levels.ravel(), list[Ints](), list[Ints]()
+    narrow = flat.astype(np.uint8) if count <= 256 else flat  # is compared faster
     for down, right in NEIGHBOURS if diagonal else NEIGHBOURS[:2]:
         step = down * of.shape[1] + right
         differ = np.zeros(of.shape, bool)
         size = max(0, of.size - step)
-        np.not_equal(flat[:size], flat[step:], out=differ.ravel()[:size])
+        np.not_equal(narrow[:size], narrow[step:], out=differ.ravel()[:size])
         if right:
             differ[:, -1 if right > 0 else 0] = False
         here = np.flatnonzero(differ)

@@ -28,8 +28,8 @@ __all__ = [
     "ask",
     "at_input",
     "check_maps",
+    "ordered",
     "resolve_metric",
-    "usable",
 ]
 
 CHUNK_VALUES = 1 << 22
@@ -134,7 +134,7 @@ def at_input(
     return to_source(maps.float(), Frame(source=size, resized=size, tensor=size))
 
 
-def usable(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, " n"]:
+def ordered(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, " n"]:
     """Tell which maps put their pixels into an order."""
     good = [status in ("ok", "negative") for status in status_of(maps)]
     return torch.tensor(good, dtype=torch.bool, device=maps.device)

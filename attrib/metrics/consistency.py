@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from attrib.errors import InputError
-from attrib.localize import normalize, status_of
+from attrib.localize import normalize
+from attrib.metrics.base import ordered
 from attrib.registry import check_fields
 
 __all__ = ["THETAS", "Consistency", "Frequencies", "Looks", "Window", "agreement", "consistency",
@@ -228,7 +229,7 @@ def agreement(before: Looks, after: Looks, thetas: Sequence[float] = THETAS) -> 
     if not thetas or not all(0 <= theta <= 1 for theta in thetas):
         raise InputError(f"thetas are cosines in [0, 1], got {tuple(thetas)}")
     same = before.predictions == after.predictions
-    usable = _usable(before.maps) & _usable(after.maps)
+    usable = ordered(before.maps) & ordered(after.maps)
     a, b = (normalize(looks.maps.double())[0].flatten(1) for looks in (before, after))
     cosines = torch.where(usable, F.cosine_similarity(a, b), 0.0)
     return Consistency(
@@ -237,12 +238,6 @@ def agreement(before: Looks, after: Looks, thetas: Sequence[float] = THETAS) -> 
         cosines=cosines,
         same=same,
         unusable=int((same & ~usable).sum()),
-    )
-
-
-def _usable(maps: Float[Tensor, "m u v"]) -> Bool[Tensor, " m"]:
-    return torch.tensor(
-        [status in ("ok", "negative") for status in status_of(maps)], device=maps.device
     )
 
 

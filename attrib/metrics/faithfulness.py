@@ -17,7 +17,7 @@ from attrib.metrics.base import (
     Score,
     ask,
     check_maps,
-    usable,
+    ordered,
 )
 from attrib.metrics.reference import Reference, reference_of
 from attrib.models import SpatialClassifier
@@ -152,7 +152,7 @@ def curve(
         return torch.where(first == (direction == "insertion"), image, base)
 
     found = ask(classifier, images, pairs, change, steps + 1, score)
-    return torch.where(usable(maps)[:, None], found, torch.nan)
+    return torch.where(ordered(maps)[:, None], found, torch.nan)
 
 
 def area(curves: Float[Tensor, "n s"]) -> Float[Tensor, " n"]:

@@ -22,6 +22,8 @@ from attrib.registry import AtLeast, Registry, check_fields, parse_spec
 
 __all__ = [
     "OBJECT_METRICS",
+    "BestBox",
+    "FixedBox",
     "GTKnown",
     "MaxBox",
     "MaxBoxV2",
@@ -96,11 +98,9 @@ def resolve_score(score: str | Metric | ObjectMetric) -> Metric | ObjectMetric:
     raise UnknownNameError("metric", name, sorted([*METRICS, *OBJECT_METRICS]))
 
 
-@OBJECT_METRICS.register
-@final
 @dataclass(frozen=True, kw_only=True)
-class GTKnown(ObjectMetric):
-    """Share of pictures with a right box, by infoCAM's protocol: see `InfoCAMProtocol`.
+class FixedBox(ObjectMetric):
+    """Abstract: a share of right boxes by infoCAM's protocol, see `InfoCAMProtocol`.
 
     Args:
         threshold: Fraction of each map's range.
@@ -108,8 +108,6 @@ class GTKnown(ObjectMetric):
         resize: How maps are brought to the input's size.
     """
 
-    name = "gt-known"
-    summary = "share of right boxes at a fixed threshold"
     threshold: float = 0.2
     iou: float = 0.5
     resize: Resize = "bilinear"
@@ -126,91 +124,92 @@ class GTKnown(ObjectMetric):
 @OBJECT_METRICS.register
 @final
 @dataclass(frozen=True, kw_only=True)
-class Top1(ObjectMetric):
-    """Share of pictures with a right box whose true class is the most likely: see `GTKnown`.
+class GTKnown(FixedBox):
+    """Share of pictures with a right box; options are those of `FixedBox`."""
 
-    Args:
-        threshold: Fraction of each map's range.
-        iou: From where on a box is right.
-        resize: How maps are brought to the input's size.
-    """
+    name = "gt-known"
+    summary = "share of right boxes at a fixed threshold"
+
+
+@OBJECT_METRICS.register
+@final
+@dataclass(frozen=True, kw_only=True)
+class Top1(FixedBox):
+    """Share of pictures with a right box whose true class is the most likely; as `FixedBox`."""
 
     name = "top-1"
     summary = "share of right boxes at a fixed threshold, where the class is right too"
-    threshold: float = 0.2
-    iou: float = 0.5
-    resize: Resize = "bilinear"
-
-    def protocol(self) -> InfoCAMProtocol:
-        """See `ObjectMetric`."""
-        return InfoCAMProtocol(threshold=self.threshold, resize=self.resize, iou=self.iou)
 
     def rows(self, batch: WsolBatch) -> Float[Tensor, "n s"]:
         """See `ObjectMetric`."""
         likeliest = batch.within(1)
         if likeliest is None:
             raise InputError("top-1 needs to know how likely the true class is; give its rank")
-        return (self.protocol().update(batch) & likeliest.cpu()).double()[:, None]
+        return super().rows(batch) * likeliest.cpu()[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestBox(ObjectMetric):
+    """Abstract: a share of right boxes at the threshold that is best for them, see `MaxBoxAcc`.
+
+    Args:
+        interval: Between thresholds.
+        resize: How maps are brought to the square.
+    """
+
+    interval: float = 0.01
+    resize: Resize = "bicubic"
+
+    @abstractmethod
+    def protocol(self) -> MaxBoxAcc:
+        """See `ObjectMetric`."""
+
+    def rows(self, batch: WsolBatch) -> Float[Tensor, "n s"]:
+        """Say for each IoU and threshold whether a picture's box is right."""
+        protocol = self.protocol()
+        best = protocol.update(batch).cpu()
+        return torch.cat([best >= iou for iou in protocol.ious], 1).double()
+
+    def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
+        """Take each IoU's best threshold; of equals the lowest."""
+        protocol = self.protocol()
+        shares = rows.unflatten(1, (len(protocol.ious), -1))
+        index = torch.from_numpy(shares.numpy().argmax(2))
+        values = shares.gather(2, index[:, :, None])[:, :, 0].mean(1)
+        return Pooled(values, protocol.thresholds[index])
 
 
 @OBJECT_METRICS.register
 @final
 @dataclass(frozen=True, kw_only=True)
-class MaxBox(ObjectMetric):
-    """Share of pictures with a right box, at the threshold that is best for them: `MaxBoxAcc`.
+class MaxBox(BestBox):
+    """Share of pictures with a right box at the best threshold; other options are `BestBox`'s.
 
     Args:
         iou: From where on a box is right.
-        interval: Between thresholds.
-        resize: How maps are brought to the square.
     """
 
     name = "maxboxacc"
     summary = "share of right boxes at the oracle's threshold"
     iou: float = 0.5
-    interval: float = 0.01
-    resize: Resize = "bicubic"
 
     def protocol(self) -> MaxBoxAcc:
         """See `ObjectMetric`."""
         return MaxBoxAcc(ious=(self.iou,), interval=self.interval, resize=self.resize, threshold=0)
 
-    def rows(self, batch: WsolBatch) -> Float[Tensor, "n s"]:
-        """See `ObjectMetric`."""
-        return _right(self.protocol(), batch)
-
-    def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
-        """See `ObjectMetric`."""
-        return _at_best(self.protocol(), rows)
-
 
 @OBJECT_METRICS.register
 @final
 @dataclass(frozen=True, kw_only=True)
-class MaxBoxV2(ObjectMetric):
-    """The same with all contours, and the mean over IoUs of 0.3, 0.5 and 0.7: `MaxBoxAcc.v2`.
-
-    Args:
-        interval: Between thresholds.
-        resize: How maps are brought to the square.
-    """
+class MaxBoxV2(BestBox):
+    """The same with all contours, and the mean over IoUs of 0.3, 0.5 and 0.7: `MaxBoxAcc.v2`."""
 
     name = "maxboxaccv2"
     summary = "share of right boxes, mean of three IoUs, each at the oracle's threshold"
-    interval: float = 0.01
-    resize: Resize = "bicubic"
 
     def protocol(self) -> MaxBoxAcc:
         """See `ObjectMetric`."""
         return MaxBoxAcc.v2(interval=self.interval, resize=self.resize, threshold=0)
-
-    def rows(self, batch: WsolBatch) -> Float[Tensor, "n s"]:
-        """See `ObjectMetric`."""
-        return _right(self.protocol(), batch)
-
-    def pool(self, rows: Float[Tensor, "m s"]) -> Pooled:
-        """See `ObjectMetric`."""
-        return _at_best(self.protocol(), rows)
 
 
 @OBJECT_METRICS.register
@@ -266,17 +265,3 @@ class PixelPrecision(ObjectMetric):
         """See `ObjectMetric`."""
         counts = rows.unflatten(1, (2, -1))
         return Pooled(average_precision(counts), rows.new_zeros(len(rows), 0))
-
-
-def _right(protocol: MaxBoxAcc, batch: WsolBatch) -> Float[Tensor, "n s"]:
-    """Say for each IoU and threshold whether a picture's box is right."""
-    best = protocol.update(batch).cpu()
-    return torch.cat([best >= iou for iou in protocol.ious], 1).double()
-
-
-def _at_best(protocol: MaxBoxAcc, rows: Float[Tensor, "m s"]) -> Pooled:
-    """Take each IoU's best threshold; of equals the lowest."""
-    shares = rows.unflatten(1, (len(protocol.ious), -1))
-    index = torch.from_numpy(shares.numpy().argmax(2))
-    values = shares.gather(2, index[:, :, None])[:, :, 0].mean(1)
-    return Pooled(values, protocol.thresholds[index])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attrib import surgery
 from attrib.errors import InputError
 from attrib.localize import normalize
-from attrib.metrics.base import METRICS, Better, Explain, Metric, check_maps, usable
+from attrib.metrics.base import METRICS, Better, Explain, Metric, check_maps, ordered
 from attrib.metrics.similarity import spearman, ssim
 from attrib.models import SpatialClassifier
 from attrib.types import Targets
@@ -133,7 +133,7 @@ def parameter_randomisation(
     rows = []
     for twin in _copies(classifier, paths, order, weights, seed):
         after = _comparable(explain(twin, images.clone(), pairs), absolute)
-        good = usable(before) & usable(after)
+        good = ordered(before) & ordered(after)
         each = (_ssim(before, after), spearman(before, after))
         rows.append([torch.where(good, values, torch.nan) for values in each])
     first, second = (torch.stack(column) for column in zip(*rows, strict=True))

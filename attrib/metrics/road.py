@@ -18,7 +18,7 @@ from attrib.metrics.base import (
     Score,
     ask,
     check_maps,
-    usable,
+    ordered,
 )
 from attrib.metrics.faithfulness import ranks
 from attrib.metrics.impute import impute
@@ -107,4 +107,4 @@ class ROAD(Metric):
             return impute(images[pairs.image[pair]], missing, noise)
 
         found = ask(classifier, images, pairs, change, len(self.percent), self.score)
-        return torch.where(usable(maps), found.mean(1), torch.nan)
+        return torch.where(ordered(maps), found.mean(1), torch.nan)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -24,6 +24,8 @@ __all__ = [
     "square_boxes",
     "square_masks",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +51,7 @@ class WsolBatch:
     masks: tuple[UInt8[Tensor, "_H _W"] | None, ...]
     rank: Int[Tensor, " n"] | None = None
     normalize: Normalize = "minmax"
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         sizes = {len(x) for x in (self.ids, self.maps, self.frames, self.boxes, self.masks)}
@@ -66,6 +69,18 @@ class WsolBatch:
     def within(self, top: int) -> Bool[Tensor, " n"] | None:
         """Tell where the true class is among the `top` most likely; None if unknown."""
         return None if self.rank is None else self.rank < top
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Make what several protocols ask of a batch for the first of them; others share it.
+
+        Args:
+            key: Says what is made, with all options. What it stands for is not to be changed.
+            make: Makes it.
+        """
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
 
 
 @runtime_checkable
@@ -111,7 +126,12 @@ def score_maps(
     """Bring raw maps to the whole picture squashed to a square, each to [0, 1] as the batch says.
 
     In double precision. What the model did not see of a picture is 0, and so is a constant map.
+    Made once per batch; not to be written to.
     """
+    return batch.once(("score maps", size, resize), lambda: _score_maps(batch, size, resize))
+
+
+def _score_maps(batch: WsolBatch, size: int, resize: Resize) -> Float[Tensor, "n size size"]:
     groups: dict[Frame, list[int]] = {}
     for row, frame in enumerate(batch.frames):
         groups.setdefault(replace(frame, source=(size, size), orientation=1), []).append(row)

@@ -18,8 +18,9 @@ def comparison_page(view: Mapping[str, Any]) -> str:
     """Write the page.
 
     Args:
-        view: What `Comparison.to_dict` returns, with `best` (methods by metric), `threshold`, and
-            `shown`: per picture its id, outcomes, and what is shown of it, as in the journal.
+        view: What `Comparison.to_dict` returns, with `extent`, `best` (methods by metric),
+            `threshold`, and `shown`: per picture its id, outcomes, and what is shown of it, as in
+            the journal.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -66,7 +67,7 @@ def _facts(view: Mapping[str, Any]) -> dict[str, str]:
         "weights": model["weights"],
         "outputs": "independent (sigmoid)" if model["multi_label"] else "exclusive (softmax)",
         "preprocessing": "; ".join(f"{key} {value}" for key, value in listed.items()),
-        "pictures": f"{view['name']}, {view['pictures']} scored, {len(view['failed'])} failed",
+        "pictures": f"{view['extent']}, {len(view['failed'])} left out",
         "classes explained": view["targets"],
         "methods": "; ".join(row["method"] for row in view["methods"]),
         "metrics": "; ".join(column["metric"] for column in view["metrics"]),

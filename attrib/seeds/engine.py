@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+from attrib.ahead import READERS, read_ahead
 from attrib.datasets.labelled import LabelledSample
 from attrib.errors import AttribError, InputError
 from attrib.methods import Method
@@ -94,7 +95,7 @@ class Local:
         readers: Threads that read pictures ahead.
     """
 
-    readers: int = 2
+    readers: int = READERS
 
     def __post_init__(self) -> None:
         if self.readers < 1:
@@ -124,12 +125,12 @@ def deal_with(parts: Sequence[Part], maker: SeedMaker, files: SeedOutput, reader
     Raises:
         OSError: a file cannot be written.
     """
-    reading, writing = ThreadPoolExecutor(readers), ThreadPoolExecutor(1)
+    writing = ThreadPoolExecutor(1)
     waiting: deque[Future[list[Outcome]]] = deque()
     write = _Writer(files, parts)
     samples = [sample for part in parts for sample in part.samples]
     try:
-        for sample, read in _ahead(reading, maker.read, samples, 2 * readers):
+        for sample, read in read_ahead(maker.read, samples, readers=readers, depth=2 * readers):
             made = _made(maker, sample, read)
             waiting.append(writing.submit(write, made))
             while waiting and (waiting[0].done() or len(waiting) > PENDING):
@@ -137,7 +138,6 @@ def deal_with(parts: Sequence[Part], maker: SeedMaker, files: SeedOutput, reader
         while waiting:
             yield from waiting.popleft().result()
     finally:
-        reading.shutdown(cancel_futures=True)
         writing.shutdown(cancel_futures=True)
 
 
@@ -175,18 +175,3 @@ class _Writer:
         return {
             name: FORMATS[name].encode(seed, self._files.naming) for name in self._files.formats
         }
-
-
-def _ahead(
-    pool: ThreadPoolExecutor,
-    read: Callable[[LabelledSample], Any],
-    samples: Iterable[LabelledSample],
-    depth: int,
-) -> Iterator[tuple[LabelledSample, Future[Any]]]:
-    """Let some pictures be read while others are worked on, in order."""
-    waiting: deque[tuple[LabelledSample, Future[Any]]] = deque()
-    for sample in samples:
-        waiting.append((sample, pool.submit(read, sample)))
-        if len(waiting) > depth:
-            yield waiting.popleft()
-    yield from waiting

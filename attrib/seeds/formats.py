@@ -18,9 +18,9 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attrib.datasets.label_png import label_image
 from attrib.errors import InputError, MissingExtraError
 from attrib.files import Stored, array_header, contents_of, read_arrays, reading, replacing
-from attrib.seeds.label_png import label_image
 from attrib.seeds.maps import SeedMaps
 
 __all__ = ["BOX_COLUMNS", "FORMATS", "Format", "Naming", "Seed"]

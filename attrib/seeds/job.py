@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from attrib.datasets.label_files import inside, refuse_repeats
 from attrib.datasets.labelled import LabelledDataset, digest
 from attrib.errors import InputError, ModelError
 from attrib.explain import Explainer
@@ -175,14 +176,10 @@ def _check(explainer: Explainer, dataset: LabelledDataset, shard: tuple[int, int
     if not 1 <= index <= count:
         raise InputError(f"shard is (i, n) with i from 1 to n, got {shard}")
     explainer.check_labels(dataset.name, dataset.labels)
-    seen: set[str] = set()
-    for i in range(len(dataset)):
-        name = dataset[i].id
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise InputError(f"picture id {name!r} leads out of the output folder")
-        if name in seen:
-            raise InputError(f"{dataset.name} has two pictures with the id {name!r}")
-        seen.add(name)
+    ids = [dataset[i].id for i in range(len(dataset))]
+    for name in ids:
+        inside(name, dataset.name)
+    refuse_repeats(ids, dataset.name)
 
 
 def _parts(dataset: LabelledDataset, together: int) -> list[Part]:

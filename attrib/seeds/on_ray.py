@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from attrib.ahead import READERS
 from attrib.cluster import Answer, Crew, Work, imported
 from attrib.errors import InputError
 from attrib.models import SpatialClassifier
@@ -39,7 +40,7 @@ class OnRay:
     workers: int = 1
     cpus: int = 1
     gpus: float = 0.0
-    readers: int = 2
+    readers: int = READERS
     batch: int = 16
 
     def __post_init__(self) -> None:
