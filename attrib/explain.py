@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from attrib.errors import InputError
-from attrib.explanation import Explanation, ModelRecord
+from attrib.explanation import Explanation, explanations
 from attrib.export import BoxKind, Format, GraphOptions, Program, export_program
 from attrib.images import Picture, PictureLike, as_batch, preprocess, read_image
 from attrib.localize import localize
 from attrib.localize.heatmap import Resize
 from attrib.localize.threshold import Rule
 from attrib.methods import TTA, Method, Smooth, resolve
-from attrib.models import Output, SpatialClassifier, load_model, split
+from attrib.models import (
+    ModelLike,
+    ModelRecord,
+    Need,
+    Output,
+    Precision,
+    as_classifier,
+    under_autocast,
+)
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
 from attrib.targets import TargetsLike, check_labels, classes_per_picture, resolve_targets
-from attrib.transfer import to_device, to_host
-from attrib.types import Attribution, Fit, Localization, ModelSpec, Normalize, Targets
+from attrib.types import Attribution, Fit, ModelSpec, Normalize
 
-__all__ = ["Explainer", "as_classifier", "explain"]
+__all__ = ["Explainer", "explain"]
 
 PROGRESS_FROM = 8
 """A progress bar is shown for more pictures than this."""
-
-
-Precision = Literal["bfloat16", "float16"]
-"""What a network can be run in under autocast."""
 
 
 class Explainer:
@@ -67,7 +69,7 @@ class Explainer:
 
     def __init__(
         self,
-        model: nn.Module | str | SpatialClassifier,
+        model: ModelLike,
         method: str | Method = "infocam+",
         *,
         spec: ModelSpec | None = None,
@@ -80,10 +82,11 @@ class Explainer:
     ) -> None:
         inner = Smooth(method=method) if smooth else resolve(method)
         self.method = TTA(method=inner) if tta else inner
-        need = "class_maps" if self.method.needs_class_maps else "features"
-        self.classifier = as_classifier(model, spec, multi_label, output, need=need)  # type: ignore[arg-type]
+        need: Need = "class_maps" if self.method.needs_class_maps else "features"
+        self.classifier = as_classifier(model, spec, multi_label, output, need=need)
         if autocast is not None:
-            self.classifier = _in_half(self.classifier, self.method, autocast)
+            _check_autocast(self.method)
+            self.classifier = under_autocast(self.classifier, autocast)
         self.fit: Fit = fit or self.classifier.spec.fit
         self._record = ModelRecord(self.classifier, self.fit)
 
@@ -227,7 +230,7 @@ class Explainer:
         rule: Rule,
         normalize: Normalize | None,
         resize: Resize,
-    ) -> Iterator[Explanation]:
+    ) -> list[Explanation]:
         classifier = self.classifier
         images, frames = preprocess(
             pictures,
@@ -240,30 +243,11 @@ class Explainer:
         where = localize(
             attribution, threshold=threshold, rule=rule, normalize=normalize, resize=resize
         )
-        pairs = attribution.targets
-        found = _scores(attribution, classifier.spec.multi_label), pairs.image, pairs.label
-        scores, owner, labels, boxes_of = (x.tolist() for x in to_host(*found, where.map_index))
-        for i, picture in enumerate(pictures):
-            rows = [row for row, image in enumerate(owner) if image == i]
-            own = _attribution_of(attribution, i, rows)
-            classes = tuple(labels[row] for row in rows)
-            yield Explanation(
-                picture=picture,
-                targets=classes,
-                labels=tuple(self._label(c) for c in classes),
-                scores=tuple(scores[row] for row in rows),
-                attribution=own,
-                localization=_localization_of(where, rows, boxes_of),
-                model=self._record,
-            )
-
-    def _label(self, index: int) -> str:
-        names = self.classifier.spec.labels
-        return names[index] if index < len(names) else str(index)
+        return explanations(pictures, attribution, where, self._record)
 
 
 def explain(
-    model: nn.Module | str | SpatialClassifier,
+    model: ModelLike,
     pictures: PictureLike | Iterable[PictureLike],
     targets: TargetsLike = None,
     *,
@@ -311,50 +295,14 @@ def explain(
     return explainer.explain(pictures, targets, **options)
 
 
-def as_classifier(
-    model: nn.Module | str | SpatialClassifier,
-    spec: ModelSpec | None = None,
-    multi_label: bool | None = None,
-    output: Output | None = None,
-    *,
-    need: Literal["class_maps", "features"] = "class_maps",
-) -> SpatialClassifier:
-    """See whatever `Explainer` takes as a model as a `SpatialClassifier`; arguments as there.
-
-    Raises:
-        InputError: an `output` for a `SpatialClassifier`, which has its own.
-        SplitError: the model has no class maps and `need` asks for them.
-        UnknownNameError: no such model.
-    """
-    if isinstance(model, SpatialClassifier):
-        if output not in (None, model.output):
-            raise InputError("a SpatialClassifier has an output of its own; give it to split()")
-        classifier = model if spec is None else replace(model, spec=spec)
-    else:
-        module = load_model(model) if isinstance(model, str) else model
-        classifier = split(module, spec=spec, need=need, output=output)
-    if multi_label is not None:
-        classifier = replace(classifier, spec=replace(classifier.spec, multi_label=multi_label))
-    return classifier
-
-
-def _in_half(
-    classifier: SpatialClassifier, method: Method, autocast: Precision
-) -> SpatialClassifier:
-    """Return a view of the model that runs under autocast, if the method asks no more of it."""
-    if autocast not in get_args(Precision):
-        raise InputError(f"autocast is 'bfloat16', 'float16' or None, got {autocast!r}")
+def _check_autocast(method: Method) -> None:
+    """Make sure that a method asks no more of a network than autocast gives."""
     inner = resolve(method.method) if isinstance(method, TTA) else method
     if inner.family != "class maps":
         raise InputError(
             f"autocast is for methods that read class maps, which {format_spec(method)!r} does "
             "not alone; leave it out, or see the method's own options"
         )
-    own = dtype_of(classifier.model)
-    if own.itemsize < 4:
-        raise InputError(f"autocast is for weights in float32; {classifier.spec.name} has {own}")
-    note = f"the network was run under {autocast} autocast"
-    return replace(classifier, autocast=getattr(torch, autocast), exact=False, note=note)
 
 
 def _read(item: PictureLike, index: int, single: bool) -> Picture:
@@ -372,40 +320,3 @@ def _bar(total: int, progress: bool | None) -> Any:
     if progress is None:
         progress = total > PROGRESS_FROM and sys.stderr.isatty()
     return tqdm(total=total, disable=not progress, unit="picture", leave=False)
-
-
-def _scores(attribution: Attribution, multi_label: bool) -> Float[Tensor, " n"]:
-    logits = attribution.logits.float()
-    probability = logits.sigmoid() if multi_label else logits.softmax(1)
-    pairs = attribution.targets
-    return probability[pairs.image, pairs.label]
-
-
-def _attribution_of(attribution: Attribution, image: int, rows: list[int]) -> Attribution:
-    index = to_device(rows, attribution.maps.device)
-    pairs = attribution.targets
-    return replace(
-        attribution,
-        maps=attribution.maps[index],
-        targets=Targets(image=torch.zeros_like(index), label=pairs.label[index]),
-        logits=attribution.logits[image : image + 1],
-        frames=attribution.frames[image : image + 1],
-    )
-
-
-def _localization_of(where: Localization, rows: list[int], boxes_of: list[int]) -> Localization:
-    """Cut out the maps at `rows`; `boxes_of` is `where.map_index`, which is on the host already."""
-    first = {row: i for i, row in enumerate(rows)}
-    kept = [m for m, owner in enumerate(boxes_of) if owner in first]
-    device = where.boxes.device
-    index = to_device(kept, device)
-    return Localization(
-        heatmaps=tuple(where.heatmaps[row] for row in rows),
-        masks=tuple(where.masks[row] for row in rows),
-        boxes=where.boxes[index],
-        map_index=to_device([first[boxes_of[m]] for m in kept], device),
-        threshold_index=where.threshold_index[index],
-        areas=where.areas[index],
-        thresholds=where.thresholds[to_device(rows, device)],
-        status=tuple(where.status[row] for row in rows),
-    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,15 +16,15 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.files import replacing
 from attrib.images import Picture
-from attrib.models import SpatialClassifier, fingerprint
-from attrib.models.output import spelled
+from attrib.models import ModelRecord
 from attrib.report import Box, Panel, figure
-from attrib.types import Attribution, Fit, Localization
+from attrib.transfer import to_device, to_host
+from attrib.types import Attribution, Localization, Targets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Explanation", "ModelRecord"]
+__all__ = ["Explanation", "explanations"]
 
 SCHEMA = "attrib.explanation/1"
 
@@ -221,38 +220,64 @@ def _short(label: str) -> str:
     return label.split(",")[0]
 
 
-class ModelRecord:
-    """What made an explanation, for its files. Weights are hashed when first asked for."""
+def explanations(
+    pictures: Sequence[Picture], attribution: Attribution, where: Localization, model: ModelRecord
+) -> list[Explanation]:
+    """Cut what was found in a batch up into one answer per picture.
 
-    def __init__(self, classifier: SpatialClassifier, fit: Fit) -> None:
-        self._model, self._output = classifier.model, classifier.output
-        self._precision = classifier.precision
-        self.spec = replace(classifier.spec, fit=fit)
+    Args:
+        pictures: What was explained, in the order of the batch.
+        attribution: The raw maps, with their frames.
+        where: Heatmaps, masks and boxes of those maps.
+        model: What made them.
+    """
+    pairs, spec = attribution.targets, model.spec
+    scores = spec.probabilities(attribution.logits)[pairs.image, pairs.label]
+    found = to_host(scores, pairs.image, pairs.label, where.map_index)
+    scored, owner, labels, boxes_of = (values.tolist() for values in found)
+    done = []
+    for i, picture in enumerate(pictures):
+        rows = [row for row, image in enumerate(owner) if image == i]
+        targets = tuple(labels[row] for row in rows)
+        done.append(
+            Explanation(
+                picture=picture,
+                targets=targets,
+                labels=tuple(map(spec.label_of, targets)),
+                scores=tuple(scored[row] for row in rows),
+                attribution=_attribution_of(attribution, i, rows),
+                localization=_localization_of(where, rows, boxes_of),
+                model=model,
+            )
+        )
+    return done
 
-    @cached_property
-    def weights(self) -> str:
-        """16 hex digits over all weights and buffers."""
-        return fingerprint(self._model)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return name, weights hash, precision, where the logits are, preprocessing, versions."""
-        from importlib.metadata import version
+def _attribution_of(attribution: Attribution, image: int, rows: list[int]) -> Attribution:
+    index = to_device(rows, attribution.maps.device)
+    pairs = attribution.targets
+    return replace(
+        attribution,
+        maps=attribution.maps[index],
+        targets=Targets(image=torch.zeros_like(index), label=pairs.label[index]),
+        logits=attribution.logits[image : image + 1],
+        frames=attribution.frames[image : image + 1],
+    )
 
-        spec = self.spec
-        packages = ("attrib", "torch", "torchvision", "timm")
-        return {
-            "name": spec.name,
-            "weights": self.weights,
-            **({} if self._output is None else {"output": spelled(self._output)}),
-            "precision": self._precision,
-            "multi_label": spec.multi_label,
-            "preprocessing": {
-                "input_size": list(spec.input_size),
-                "fit": spec.fit,
-                "crop": spec.crop,
-                "interpolation": spec.interpolation,
-                "mean": list(spec.mean),
-                "std": list(spec.std),
-            },
-            "versions": {p: version(p) for p in packages} | {"python": platform.python_version()},
-        }
+
+def _localization_of(where: Localization, rows: list[int], boxes_of: list[int]) -> Localization:
+    """Cut out the maps at `rows`; `boxes_of` is `where.map_index`, which is on the host already."""
+    first = {row: i for i, row in enumerate(rows)}
+    kept = [m for m, owner in enumerate(boxes_of) if owner in first]
+    device = where.boxes.device
+    index = to_device(kept, device)
+    return Localization(
+        heatmaps=tuple(where.heatmaps[row] for row in rows),
+        masks=tuple(where.masks[row] for row in rows),
+        boxes=where.boxes[index],
+        map_index=to_device([first[boxes_of[m]] for m in kept], device),
+        threshold_index=where.threshold_index[index],
+        areas=where.areas[index],
+        thresholds=where.thresholds[to_device(rows, device)],
+        status=tuple(where.status[row] for row in rows),
+    )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -64,6 +65,15 @@ class ModelSpec:
             raise InputError(f"mean {self.mean} and std {self.std} must match, std positive")
         if not 0 < self.crop <= 1:
             raise InputError(f"crop is a fraction in (0, 1], got {self.crop}")
+
+    def label_of(self, index: int) -> str:
+        """Name a class; its index as text where the model has no name for it."""
+        return self.labels[index] if index < len(self.labels) else str(index)
+
+    def probabilities(self, logits: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+        """Softmax, or sigmoid for a multi-label model, in float32 at least."""
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return exact.sigmoid() if self.multi_label else exact.softmax(-1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import torch
 import attrib
 from attrib.errors import InputError
 from attrib.localize import largest_component, normalize
-from attrib.methods import resolve
 from attrib.methods.cam import region_sum
 from attrib.models import classifier as module
+from attrib.models import under_autocast
 from attrib.models.classifier import weighted
 from tests.models import SPEC, Everything, MlpHead, images, make
 from tests.pretend_gpu import beneath, pretend_gpu
@@ -212,10 +212,8 @@ def test_autocast_is_refused_where_it_means_nothing(method):
 
 
 def test_only_half_types_are_named():
-    from attrib.explain import _in_half
-
     with pytest.raises(InputError, match="'bfloat16', 'float16' or None, got 'int8'"):
-        _in_half.__wrapped__(attrib.split(make("plain"), spec=SPEC), resolve("cam"), "int8")
+        under_autocast.__wrapped__(attrib.split(make("plain"), spec=SPEC), "int8")
 
 
 def test_half_weights_need_no_autocast():

@@ -126,12 +126,10 @@ class Studio:
 def _top(classifier: SpatialClassifier, picture: Picture) -> list[tuple[str, float, int]]:
     spec, dtype = classifier.spec, dtype_of(classifier.model)
     images, _ = preprocess([picture], spec, device=classifier.device, dtype=dtype)
-    logits = classifier.forward(images).logits[0].float()
-    scores = logits.sigmoid() if spec.multi_label else logits.softmax(0)
+    scores = spec.probabilities(classifier.forward(images).logits[0])
     values, classes = scores.topk(min(TOP, len(scores)))
-    names = spec.labels
     return [
-        (names[c] if c < len(names) else str(c), value, c)
+        (spec.label_of(c), value, c)
         for value, c in zip(values.tolist(), classes.tolist(), strict=True)
     ]
 

@@ -198,26 +198,20 @@ def _outcome(trial: _Trial, pairs: Tensor) -> Outcome:
 def _shown(subject: Subject, item: Item, batch: _Batch, trials: dict[str, _Trial], i: int) -> Shown:
     rows = (batch.pairs.image == i).nonzero().flatten()
     spec = subject.classifier.spec
-    logits = batch.logits[i]
-    values, classes = (logits.sigmoid() if spec.multi_label else logits.softmax(0)).topk(
-        min(TOP, len(logits))
-    )
-
-    def name(index: int) -> str:
-        return spec.labels[index] if index < len(spec.labels) else str(index)
-
+    likely = spec.probabilities(batch.logits[i]).topk(min(TOP, batch.logits.shape[1]))
+    classes, values = likely.indices.tolist(), likely.values.tolist()
     height, width = item.picture.pixels.shape[1:]
     return Shown(
         pixels=_shrunk(item.picture.pixels.cpu().float(), PICTURE_SIDE).round().to(torch.uint8),
         size=(height, width),
-        target=name(int(batch.pairs.label[rows[0]])) if len(rows) else "",
-        top=tuple((name(c), v) for c, v in zip(classes.tolist(), values.tolist(), strict=True)),
+        target=spec.label_of(int(batch.pairs.label[rows[0]])) if len(rows) else "",
+        top=tuple((spec.label_of(c), v) for c, v in zip(classes, values, strict=True)),
         maps={
             key: _small(trial.maps[rows[0]], batch.frames[i], subject.methods[key].normalize)
             for key, trial in trials.items()
             if trial.maps is not None and len(rows)
         },
-        truth=tuple(map(name, item.labels)),
+        truth=tuple(map(spec.label_of, item.labels)),
         boxes=() if item.truth is None else tuple(map(tuple, item.truth.boxes.tolist())),
     )
 

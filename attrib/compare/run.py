@@ -11,8 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from attrib.ahead import read_ahead
 from attrib.compare.comparison import Comparison
 from attrib.compare.measure import Item, measure
@@ -22,13 +20,12 @@ from attrib.compare.subject import Subject, subject_of
 from attrib.datasets.labelled import LabelledDataset
 from attrib.datasets.samples import BoxDataset
 from attrib.errors import InputError
-from attrib.explanation import ModelRecord
 from attrib.files import reading, writing
 from attrib.images import Picture, PictureLike, read_image
 from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric, ObjectMetric
-from attrib.models import Output, SpatialClassifier
+from attrib.models import ModelLike, ModelRecord, Output
 from attrib.targets import TargetsLike
 from attrib.types import Fit, ModelSpec
 
@@ -38,7 +35,7 @@ METRICS = ("deletion", "insertion")
 
 
 def compare(
-    model: nn.Module | str | SpatialClassifier,
+    model: ModelLike,
     pictures: PictureLike | Iterable[PictureLike] | LabelledDataset | BoxDataset,
     methods: Sequence[str | Method],
     targets: TargetsLike | Literal["predicted", "true"] = "predicted",

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from torch import nn
-
 from attrib.errors import InputError
-from attrib.explain import as_classifier
 from attrib.methods import Method, resolve
 from attrib.metrics import Metric, ObjectMetric, resolve_score
-from attrib.models import Output, SpatialClassifier
+from attrib.models import ModelLike, Output, SpatialClassifier, as_classifier
 from attrib.registry import format_spec
 from attrib.types import Fit, ModelSpec
 
@@ -41,7 +38,7 @@ class Subject:
 
 
 def subject_of(
-    model: nn.Module | str | SpatialClassifier,
+    model: ModelLike,
     methods: Sequence[str | Method],
     metrics: Sequence[str | Metric | ObjectMetric],
     *,

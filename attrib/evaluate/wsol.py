@@ -18,8 +18,8 @@ from attrib.errors import InputError
 from attrib.evaluate.wsol_batches import Scoring, feed, read_each
 from attrib.evaluate.wsol_maps import MapFile, made_by, read_map, write_origin
 from attrib.explain import Explainer
-from attrib.explanation import ModelRecord
 from attrib.metrics import WsolBatch, WsolProtocol
+from attrib.models import ModelRecord
 from attrib.registry import format_spec
 from attrib.seeds import OnRay
 

@@ -10,13 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attrib.errors import InputError
-from attrib.explanation import ModelRecord
 from attrib.export.check import Deviation, compare, eager, smooth_noise
 from attrib.export.formats import Format, format_for, made, runner, write
 from attrib.export.graph import OUTPUTS, Graph, GraphOptions, exportable
 from attrib.files import replacing
 from attrib.methods import Method
-from attrib.models import SpatialClassifier
+from attrib.models import ModelRecord, SpatialClassifier
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
 from attrib.types import Fit

@@ -3,18 +3,25 @@
 from attrib.models.adl import ADL, adl_inserted, adl_places, insert_adl
 from attrib.models.classifier import Features, SpatialClassifier, Stage
 from attrib.models.gap import to_gap
-from attrib.models.load import fingerprint, identity, load_model, load_weights, model_names
+from attrib.models.given import ModelLike, Precision, as_classifier, under_autocast
+from attrib.models.load import load_model, load_weights, model_names
 from attrib.models.output import Output
-from attrib.models.split import spec_of, split
+from attrib.models.record import ModelRecord, fingerprint, identity
+from attrib.models.split import Need, spec_of, split
 
 __all__ = [
     "ADL",
     "Features",
+    "ModelLike",
+    "ModelRecord",
+    "Need",
     "Output",
+    "Precision",
     "SpatialClassifier",
     "Stage",
     "adl_inserted",
     "adl_places",
+    "as_classifier",
     "fingerprint",
     "identity",
     "insert_adl",
@@ -24,4 +31,5 @@ __all__ = [
     "spec_of",
     "split",
     "to_gap",
+    "under_autocast",
 ]

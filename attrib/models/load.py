@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -16,13 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from attrib.errors import InputError, UnknownNameError, WeightsError
-from attrib.models.classifier import SpatialClassifier
-from attrib.models.output import spelled
 from attrib.models.split import spec_of
 from attrib.types import ModelSpec
 
-__all__ = ["fingerprint", "identity", "load_model", "load_weights", "model_names",
-           "read_state_dict", "register_loader"]  # fmt: skip
+__all__ = ["load_model", "load_weights", "model_names", "read_state_dict", "register_loader"]
 
 TORCHVISION = "torchvision/"
 LOCAL = "local-dir:"
@@ -271,22 +267,3 @@ def _unwrapped(state: Any, path: Path) -> dict[str, Tensor]:
 
 def _all_start(tensors: Mapping[str, Tensor], prefix: str) -> bool:
     return all(key.startswith(prefix) for key in tensors)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Return 16 hex digits that change when any weight or buffer does."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
-def identity(classifier: SpatialClassifier) -> dict[str, Any]:
-    """Say in a file which classifier it is: `model`, `weights` and, if it has one, `output`."""
-    output = {} if classifier.output is None else {"output": spelled(classifier.output)}
-    return {
-        "model": classifier.spec.name,
-        "weights": fingerprint(classifier.model),
-        **output,
-    }

@@ -16,7 +16,10 @@ from attrib.models.output import Output, logits_of
 from attrib.models.probe import discover, examine, noise, probing
 from attrib.types import ModelSpec
 
-__all__ = ["spec_from_timm", "spec_of", "split"]
+__all__ = ["Need", "spec_from_timm", "spec_of", "split"]
+
+Need = Literal["class_maps", "features"]
+"""What a model is split for: with `"features"`, one without class maps is not refused."""
 
 _FLATTENING = (
     "{name} has no class maps: it flattens its feature map into fully connected layers, so no "
@@ -36,7 +39,7 @@ def split(
     features: str | None = None,
     head: str | None = None,
     spec: ModelSpec | None = None,
-    need: Literal["class_maps", "features"] = "class_maps",
+    need: Need = "class_maps",
     output: Output | None = None,
 ) -> SpatialClassifier:
     """See a classifier as a trunk, a feature map and a head, and check what the head does to cells.

@@ -127,9 +127,7 @@ class SeedMaker:
         maps = aggregate(sums, labels, size)
         if self._options.refine == "pamr":
             maps = _refined(maps, picture)
-        logits = logits.float()
-        probability = logits.sigmoid() if classifier.spec.multi_label else logits.softmax(0)
-        return maps, probability[keys]
+        return maps, classifier.spec.probabilities(logits)[keys]
 
     def _saliency(self, seed_id: str, picture: Picture) -> Bool[Tensor, "H W"] | None:
         folder = self._options.saliency

@@ -1,0 +1,74 @@
+"""Which model made something: what files say of it."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from attrib.models.classifier import SpatialClassifier
+from attrib.models.output import spelled
+from attrib.types import Fit
+
+__all__ = ["ModelRecord", "fingerprint", "identity"]
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return 16 hex digits that change when any weight or buffer does."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def identity(classifier: SpatialClassifier) -> dict[str, Any]:
+    """Say in a file which classifier it is: `model`, `weights` and, if it has one, `output`."""
+    output = {} if classifier.output is None else {"output": spelled(classifier.output)}
+    return {
+        "model": classifier.spec.name,
+        "weights": fingerprint(classifier.model),
+        **output,
+    }
+
+
+class ModelRecord:
+    """What made an explanation, for its files. Weights are hashed when first asked for."""
+
+    def __init__(self, classifier: SpatialClassifier, fit: Fit) -> None:
+        self._model, self._output = classifier.model, classifier.output
+        self._precision = classifier.precision
+        self.spec = replace(classifier.spec, fit=fit)
+
+    @cached_property
+    def weights(self) -> str:
+        """16 hex digits over all weights and buffers."""
+        return fingerprint(self._model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name, weights hash, precision, where the logits are, preprocessing, versions."""
+        from importlib.metadata import version
+
+        spec = self.spec
+        packages = ("attrib", "torch", "torchvision", "timm")
+        return {
+            "name": spec.name,
+            "weights": self.weights,
+            **({} if self._output is None else {"output": spelled(self._output)}),
+            "precision": self._precision,
+            "multi_label": spec.multi_label,
+            "preprocessing": {
+                "input_size": list(spec.input_size),
+                "fit": spec.fit,
+                "crop": spec.crop,
+                "interpolation": spec.interpolation,
+                "mean": list(spec.mean),
+                "std": list(spec.std),
+            },
+            "versions": {p: version(p) for p in packages} | {"python": platform.python_version()},
+        }
