@@ -65,8 +65,10 @@ def resolve_targets(targets: TargetsLike, images: int, labels: Sequence[str]) ->
             "classes, per image"
         )
     pairs = [(i, label_index(t, labels)) for i, row in enumerate(targets) for t in _as_list(row)]
-    index = torch.tensor(pairs, dtype=torch.int64).view(-1, 2)
-    return Targets(image=index[:, 0].contiguous(), label=index[:, 1].contiguous())
+    image, label = zip(*pairs, strict=True) if pairs else ((), ())
+    return Targets(
+        image=torch.tensor(image, dtype=torch.int64), label=torch.tensor(label, dtype=torch.int64)
+    )
 
 
 def classes_per_picture(

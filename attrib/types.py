@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attrib.errors import InputError, TargetError
+from attrib.transfer import to_host
 
 __all__ = [
     "Attribution",
@@ -138,21 +140,23 @@ class Targets:
         Raises:
             TargetError: an image or a class outside the batch, or images out of order.
         """
-        b, c = logits.shape
         if len(self):
-            _check_range("image", self.image, b)
-            _check_range("class", self.label, c)
-            if bool((self.image.diff() < 0).any()):
+            image, label = (index.tolist() for index in to_host(self.image, self.label))
+            _check_range("image", image, logits.shape[0])
+            _check_range("class", label, logits.shape[1])
+            if any(after < before for before, after in pairwise(image)):
                 raise TargetError("the images of targets are in ascending order; sort the pairs")
         device, ahead = logits.device, logits.is_cuda  # the copies are queued, not awaited
+        if self.image.device == self.label.device == device:
+            return self
         return Targets(
             image=self.image.to(device, non_blocking=ahead),
             label=self.label.to(device, non_blocking=ahead),
         )
 
 
-def _check_range(what: str, index: Int[Tensor, " n"], size: int) -> None:
-    low, high = int(index.min()), int(index.max())
+def _check_range(what: str, index: list[int], size: int) -> None:
+    low, high = min(index), max(index)
     if low < 0 or high >= size:
         bad = low if low < 0 else high
         raise TargetError(f"{what} {bad} is out of range; there are {size}, numbered from 0")

@@ -68,3 +68,12 @@ def test_names_need_labels():
 
 def test_whole_names_win_over_synonyms():
     assert label_index("crane", ("x, crane", "crane")) == 1
+
+
+def test_fixed_pairs_are_checked_and_handed_on():
+    logits = torch.zeros(3, 4)
+    pairs = Targets(image=torch.tensor([0, 0, 2]), label=torch.tensor([3, 1, 0]))
+    assert pairs(logits) is pairs
+    for image, label, message in (([2, 0], [1, 1], "ascending"), ([0, 3], [1, 1], "image 3")):
+        with pytest.raises(TargetError, match=message):
+            Targets(image=torch.tensor(image), label=torch.tensor(label))(logits)

@@ -6,8 +6,10 @@ the logits depend on, and the network before it is run without recording anythin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import final
 
 import torch
@@ -248,11 +250,22 @@ def _principal(grid: Float[Tensor, "b k u v"], centre: bool) -> Float[Tensor, "b
     """Project each image's cells on their first right singular vector."""
     cells = grid.flatten(2).mT.to(torch.promote_types(grid.dtype, torch.float32))
     basis = cells - cells.mean(1, keepdim=True) if centre else cells
-    direction = torch.linalg.svd(basis, full_matrices=False).Vh[:, 0]
-    maps = torch.einsum("bik,bk->bi", cells, direction)
+    maps = (cells @ _direction(basis)[:, :, None])[:, :, 0]
     length = cells.norm(dim=2)
     along = (maps * (length - length.mean(1, keepdim=True))).sum(1, keepdim=True)
     return torch.where(along < 0, -maps, maps).view(len(grid), *grid.shape[2:])
+
+
+def _direction(basis: Float[Tensor, "b i k"]) -> Float[Tensor, "b k"]:
+    """Find the first right singular vectors, from the products along the shorter side."""
+    largest = basis.abs().amax((1, 2), keepdim=True)
+    basis = basis / torch.where(largest > 0, largest, 1)  # squares of faint features underflow
+    tall = basis.shape[1] >= basis.shape[2]
+    products = basis.mT @ basis if tall else basis @ basis.mT
+    first: Tensor = torch.linalg.eigh(products).eigenvectors[:, None, :, -1]
+    direction = (first if tall else first @ basis)[:, 0]
+    length: Tensor = direction.norm(dim=1, keepdim=True)
+    return direction / length.clamp(min=1e-30)
 
 
 def _attribute(
@@ -264,24 +277,45 @@ def _attribute(
 ) -> Attribution:
     with classifier.differentiable(images, method.layer) as (features, raw, layout):
         pairs = targets(features.logits.detach())
-        gradients = _gradients(features.logits, raw, pairs)
+        owners = to_host(pairs.image)[0].tolist()
+        gradients = _gradients(features.logits, raw, pairs, owners)
         size = (images.shape[-2], images.shape[-1])
-        maps = combine(features.grid[pairs.image], layout.grid(gradients, size))
+        maps = combine(_rows(features.grid, owners), layout.grid(gradients, size))
         logits = features.logits.detach()
     maps = maps.relu() if method.relu else maps
     return method._result(classifier, images, maps, pairs, logits)
 
 
-def _gradients(logits: Float[Tensor, "b c"], raw: Tensor, pairs: Targets) -> Tensor:
+def _gradients(
+    logits: Float[Tensor, "b c"], raw: Tensor, pairs: Targets, owners: list[int]
+) -> Tensor:
     """Differentiate each pair's logit: all images at once, once for each further class of one."""
-    out = raw.new_zeros(len(pairs), *raw.shape[1:])
-    first = torch.searchsorted(pairs.image, pairs.image)
-    (rank,) = to_host(torch.arange(len(pairs), device=logits.device) - first)
-    rounds = int(rank.max()) + 1 if len(pairs) else 0
-    for i in range(rounds):
-        rows = to_device((rank == i).nonzero().flatten().tolist(), logits.device)
+    rounds = _rounds(owners)
+    parts = [raw.new_zeros(0, *raw.shape[1:])]
+    for rows in rounds:
         seed = torch.zeros_like(logits)
-        seed[pairs.image[rows], pairs.label[rows]] = 1
-        (gradient,) = torch.autograd.grad(logits, raw, seed, retain_graph=i + 1 < rounds)
-        out[rows] = gradient[pairs.image[rows]]
-    return out
+        picked = slice(None) if len(rounds) == 1 else to_device(rows, logits.device)
+        seed[pairs.image[picked], pairs.label[picked]] = 1
+        (gradient,) = torch.autograd.grad(logits, raw, seed, retain_graph=rows is not rounds[-1])
+        parts.append(_rows(gradient, [owners[row] for row in rows]))
+    if len(rounds) == 1:
+        return parts[1]
+    order = sorted(range(len(owners)), key=list(chain.from_iterable(rounds)).__getitem__)
+    return torch.cat(parts)[to_device(order, logits.device)]
+
+
+def _rounds(owners: list[int]) -> list[list[int]]:
+    """Deal rows to as few rounds as possible such that no image comes twice in one."""
+    rounds: list[list[int]] = []
+    met = Counter[int]()
+    for row, image in enumerate(owners):
+        if met[image] == len(rounds):
+            rounds.append([])
+        rounds[met[image]].append(row)
+        met[image] += 1
+    return rounds
+
+
+def _rows(x: Tensor, owners: list[int]) -> Tensor:
+    """Pick each pair's image; a batch with one class per image is as it is."""
+    return x if owners == list(range(len(x))) else x[to_device(owners, x.device)]

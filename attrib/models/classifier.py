@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -212,8 +213,8 @@ class SpatialClassifier:
             if grid.device.type != "cpu":
                 return weighted(grid, image, coefficients.to(grid.dtype) @ self.weight)
             weights = _summed(coefficients.to(grid.dtype), self.weight)
-            counts = torch.bincount(image, minlength=len(grid)).tolist()
-            each = zip(weights.split(counts), grid, strict=True)
+            owners = Counter(image.tolist())
+            each = zip(weights.split([owners[i] for i in range(len(grid))]), grid, strict=True)
             return torch.cat([w @ g.flatten(1) for w, g in each]).view(-1, *grid.shape[2:])
         out = grid.new_empty(len(image), *grid.shape[2:])
         size = max(1, CHUNK_CELLS // (self.num_classes * grid.shape[2] * grid.shape[3]))
