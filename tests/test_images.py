@@ -284,7 +284,9 @@ def test_agrees_with_timm(
     config = {"input_size": (3, *size), "crop_pct": crop, "crop_mode": mode}
     config |= {"interpolation": interpolation, "mean": MEAN, "std": STD}
     transform = create_transform(**resolve_data_config(config))
-    for step in transform.transforms:  # before 1.0.31 timm takes bilinear for all that is not square
+    for (
+        step
+    ) in transform.transforms:  # before 1.0.31 timm takes bilinear for all that is not square
         if hasattr(step, "interpolation"):
             step.interpolation = InterpolationMode(interpolation)
     spec = ModelSpec(input_size=size, crop=crop, fit=fit, interpolation=interpolation)
