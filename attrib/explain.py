@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from attrib.ahead import READERS, read_ahead
 from attrib.errors import InputError
 from attrib.explanation import Explanation, explanations
 from attrib.export import BoxKind, Format, GraphOptions, Program, export_program
@@ -131,7 +134,7 @@ class Explainer:
         batch_size: int = 16,
         progress: bool | None = None,
     ) -> Explanation | list[Explanation]:
-        """Explain one picture, or a list of them batch by batch.
+        """Explain one picture, or a list of them batch by batch, the next of which is read meanwhile.
 
         Args:
             pictures: Paths, PIL images, arrays or tensors; see `attrib.read_image`.
@@ -152,14 +155,14 @@ class Explainer:
         items, single = as_batch(pictures)
         labels = self.classifier.spec.labels
         per_picture = classes_per_picture(targets, len(items), labels, single=single)
+        readers = 0 if single else READERS
+        reads = read_ahead(
+            partial(_read, single), enumerate(items), readers=readers, depth=batch_size
+        )
         done: list[Explanation] = []
         with _bar(len(items), progress) as bar:
-            for start in range(0, len(items), batch_size):
-                batch = [
-                    _read(item, i, single)
-                    for i, item in enumerate(items[start : start + batch_size], start)
-                ]
-                part = None if per_picture is None else per_picture[start : start + batch_size]
+            while batch := [found.result() for _, found in islice(reads, batch_size)]:
+                part = None if per_picture is None else per_picture[len(done) :][: len(batch)]
                 done += self._batch(batch, part, threshold, rule, normalize, resize)
                 bar.update(len(batch))
         return done[0] if single else done
@@ -305,7 +308,8 @@ def _check_autocast(method: Method) -> None:
         )
 
 
-def _read(item: PictureLike, index: int, single: bool) -> Picture:
+def _read(single: bool, numbered: tuple[int, PictureLike]) -> Picture:
+    index, item = numbered
     try:
         return read_image(item)
     except InputError as error:
