@@ -51,8 +51,8 @@ class MaskOptions:
         exact_entropy: Equation 6 instead of 8, see `mask_entropy`.
         first_logit: Of every pixel before training; masks begin mostly transparent. Where the class
             shows in fine strokes, a larger one keeps the mask's noise from hiding it at first.
-        bound: Of logits, see `bounded`; the paper has none. At 6 a pixel of a closed mask is still
-            seen in 0.25 % of the draws, and one of an open mask hidden in as many.
+        bound: Of logits, see `bounded`; inf for none, as in the paper. At 6 a pixel of a closed
+            mask is still seen in 0.25 % of the draws, and one of an open mask hidden in as many.
 
     Raises:
         InputError: an option out of its range.

@@ -32,9 +32,9 @@ class MaskStatistics:
     Args:
         accuracy: Under Boolean masks drawn from the model.
         accuracy_likely: Under each picture's most likely Boolean mask, as `MaskModel.forward`.
-        accuracy_grown: Under the same masks with a random rectangle shown too.
-        class_accuracy: The first, per class; NaN for one without pictures.
-        class_accuracy_grown: The second, likewise.
+        accuracy_grown: Under the drawn masks with a random rectangle shown too.
+        class_accuracy: `accuracy` per class; NaN for one without pictures.
+        class_accuracy_grown: `accuracy_grown`, likewise.
         area: Mean share of seen pixels per class (the paper's per-pixel l1 norm).
         area_accuracy: Of a classifier that knows a mask's area only.
         inside: Mean of the mask inside the true regions, over pictures that have one.
