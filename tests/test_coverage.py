@@ -2,7 +2,7 @@
 
 import pytest
 
-timm = pytest.importorskip("timm")
+pytest.importorskip("timm")
 
 from benchmarks.coverage import (
     FAMILIES,
@@ -30,6 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def check_family(family):
+    import timm
+
     if not timm.is_model(FAMILIES[family]):
         pytest.skip(f"timm {timm.__version__} has no {FAMILIES[family]}")
     row = check(family, FAMILIES[family], timm_model)
