@@ -134,7 +134,7 @@ class Explainer:
         batch_size: int = 16,
         progress: bool | None = None,
     ) -> Explanation | list[Explanation]:
-        """Explain one picture, or a list of them batch by batch, the next of which is read meanwhile.
+        """Explain one picture, or a list of them batch by batch; the next batch is read meanwhile.
 
         Args:
             pictures: Paths, PIL images, arrays or tensors; see `attrib.read_image`.
