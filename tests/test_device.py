@@ -14,6 +14,7 @@ from attrib.methods.cam import region_sum
 from attrib.models import classifier as module
 from attrib.models import under_autocast
 from attrib.models.classifier import weighted
+from attrib.types import Targets
 from tests.models import SPEC, Everything, MlpHead, images, make
 from tests.pretend_gpu import beneath, pretend_gpu
 
@@ -71,7 +72,30 @@ def test_contrasts_of_regions_do_not_wait(waits):
     torch.testing.assert_close(found.cpu(), here(images(3), [[0, 1], [], [3]]).maps)
 
 
-@pytest.mark.parametrize("method", ["gradcam", "layercam", "hirescam"])
+@pytest.mark.parametrize(
+    ("method", "check"), [("scorecam", []), ("ablationcam", ["cut.py _agrees"])]
+)
+def test_trials_wait_once_to_know_whose_targets_are_whose(method, check, waits):
+    here, there = explainers(method, "plain")
+    for explainer in (here, there):
+        explainer.classifier.__dict__["gradient_layer"] = "features.5"
+    want = here(images(3), [[0, 1], [], [3]]).maps
+    waits.clear()
+    found = there(images(3), [[0, 1], [], [3]]).maps
+    assert waits == check + RESULTS
+    torch.testing.assert_close(found.cpu(), want)
+
+
+def test_targets_on_the_gpu_are_checked_in_one_go(waits):
+    _, there = explainers("cam", "plain")
+    pairs = Targets(image=torch.tensor([0, 0, 2]).cuda(), label=torch.tensor([0, 1, 3]).cuda())
+    given = images(3)
+    waits.clear()
+    there(given, pairs)
+    assert waits == RESULTS
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"])
 def test_gradients_wait_once_to_know_how_many_passes(method, waits, monkeypatch):
     """The passes themselves are beyond a GPU that is not there."""
     monkeypatch.setattr("torch.autograd.grad", lambda _y, x, _seed, **_: (torch.ones_like(x),))

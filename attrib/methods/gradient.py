@@ -290,7 +290,7 @@ def _gradients(
     logits: Float[Tensor, "b c"], raw: Tensor, pairs: Targets, owners: list[int]
 ) -> Tensor:
     """Differentiate each pair's logit: all images at once, once for each further class of one."""
-    rounds = _rounds(owners)
+    rounds = rounds_of(owners)
     parts = [raw.new_zeros(0, *raw.shape[1:])]
     for rows in rounds:
         seed = torch.zeros_like(logits)
@@ -304,7 +304,7 @@ def _gradients(
     return torch.cat(parts)[to_device(order, logits.device)]
 
 
-def _rounds(owners: list[int]) -> list[list[int]]:
+def rounds_of(owners: list[int]) -> list[list[int]]:
     """Deal rows to as few rounds as possible such that no image comes twice in one."""
     rounds: list[list[int]] = []
     met = Counter[int]()

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from attrib.errors import MemoryWarning
 
 __all__ = ["in_steps"]
 
+T = TypeVar("T")
+
 
 def in_steps(
     total: int,
     batch: int,
-    step: Callable[[slice, int], Tensor],
+    step: Callable[[slice, int], T],
     *,
     rows: int | None = None,
     option: bool = True,
-) -> list[Tensor]:
+) -> list[T]:
     """Call `step` until all rows are done; with half the batch from where memory ran out.
 
     Args:
@@ -30,7 +32,7 @@ def in_steps(
         rows: How many it gets, at most; `batch` if left.
         option: Whether the caller has an option `batch`, which the warning then names.
     """
-    out: list[Tensor] = []
+    out: list[T] = []
     start = 0
     while start < total:
         part = slice(start, min(total, start + min(batch, rows or batch)))

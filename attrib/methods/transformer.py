@@ -13,12 +13,14 @@ from torch import Tensor
 from attrib import surgery
 from attrib.errors import ModelError, SpecError
 from attrib.methods.base import METHODS, Method
+from attrib.methods.gradient import rounds_of
 from attrib.methods.memory import in_steps
 from attrib.methods.open_attention import Attention, attention_of, no_transformer
 from attrib.models import SpatialClassifier
 from attrib.models.layout import Layout, detect
 from attrib.registry import AtLeast
-from attrib.types import Attribution, TargetRule
+from attrib.transfer import to_device, to_host
+from attrib.types import Attribution, TargetRule, Targets
 
 __all__ = ["GenericAttention", "Rollout"]
 
@@ -65,24 +67,19 @@ class Rollout(Method):
         Raises:
             ModelError: the model has no attention over the whole picture.
         """
-        logits = classifier.predict(images)
-        pairs = targets(logits)
-        shown = pairs.image.unique()
 
-        def step(rows: slice, _batch: int) -> Tensor:
-            with surgery.inference(classifier.model):
-                layers, _ = attention_of(classifier, images[shown[rows]])
+        def step(rows: slice, _batch: int) -> tuple[Tensor, Tensor]:
+            layers, logits = attention_of(classifier, images[rows])
             total = torch.eye(layers[0].shape[-1], device=images.device)
             for layer in layers:
                 total = self._with_residual(_fused(layer.float(), self.heads)) @ total
-            return _to_patches(classifier, total, images)
+            return _to_patches(classifier, total, images), logits
 
         with surgery.inference(classifier.model):
-            found = in_steps(len(shown), self.batch, step)
-        if not found:
-            return self._result(classifier, images, _no_maps(classifier, images), pairs, logits)
-        maps = torch.cat(found)[torch.searchsorted(shown, pairs.image)]
-        return self._result(classifier, images, maps, pairs, logits)
+            found = in_steps(max(1, len(images)), self.batch, step)
+        maps, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        pairs = targets(logits)
+        return self._result(classifier, images, maps[pairs.image], pairs, logits)
 
     def _with_residual(self, attention: Float[Tensor, "b t t"]) -> Float[Tensor, "b t t"]:
         t = attention.shape[-1]
@@ -109,7 +106,8 @@ class GenericAttention(Method):
     self-attention.
 
     Args:
-        batch: Pictures per backward pass.
+        batch: Pictures per backward pass. More of them than that cost a forward pass of their own,
+            where classes are chosen by the logits.
     """
 
     name = "generic-attention"
@@ -128,27 +126,50 @@ class GenericAttention(Method):
         Raises:
             ModelError: the model has no attention over the whole picture.
         """
-        logits = classifier.predict(images)
-        pairs = targets(logits)
+        chosen = targets
 
-        def step(rows: slice, _batch: int) -> Tensor:
-            labels = pairs.label[rows]
+        def step(rows: slice, _batch: int) -> tuple[Tensor, Tensor]:
+            nonlocal chosen
+            if rows.stop - rows.start < len(images) and not isinstance(chosen, Targets):
+                chosen = targets(classifier.predict(images))  # a rule sees all logits at once
             with torch.enable_grad():
-                pictures = images[pairs.image[rows]].requires_grad_()
-                layers, out = attention_of(classifier, pictures)
-                score = out.gather(1, labels[:, None]).sum()
-                gradients = torch.autograd.grad(score, layers, allow_unused=True)
-            relevance = torch.eye(layers[0].shape[-1], device=images.device)
-            for layer, gradient in zip(layers, gradients, strict=True):
-                if gradient is not None:
-                    weighted = (gradient * layer.detach()).relu().float().mean(1)
-                    relevance = relevance + weighted @ relevance
-            return _to_patches(classifier, relevance, images)
+                layers, logits = attention_of(classifier, images[rows].requires_grad_())
+            own = _part(chosen, rows) if isinstance(chosen, Targets) else chosen
+            flow = _relevance(layers, logits, own(logits.detach()))
+            return _to_patches(classifier, flow, images), logits.detach()
 
         with surgery.inference(classifier.model):
-            found = in_steps(len(pairs), self.batch, step)
-        maps = torch.cat(found) if found else _no_maps(classifier, images)
-        return self._result(classifier, images, maps, pairs, logits)
+            found = in_steps(max(1, len(images)), self.batch, step)
+        maps, logits = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return self._result(classifier, images, maps, chosen(logits), logits)
+
+
+def _part(pairs: Targets, rows: slice) -> Targets:
+    """Cut out the pairs of some images."""
+    own = (pairs.image >= rows.start) & (pairs.image < rows.stop)
+    return Targets(image=pairs.image[own] - rows.start, label=pairs.label[own])
+
+
+def _relevance(
+    layers: list[Attention], logits: Float[Tensor, "b c"], pairs: Targets
+) -> Float[Tensor, "n t t"]:
+    """Go back once for all images, and once more for each further class of one."""
+    rounds = rounds_of(to_host(pairs.image)[0].tolist())
+    t = layers[0].shape[-1]
+    out = torch.zeros(len(pairs), t, t, device=logits.device)
+    for rows in rounds:
+        picked = to_device(rows, logits.device)
+        image, label = pairs.image[picked], pairs.label[picked]
+        seed, again = torch.zeros_like(logits), rows is not rounds[-1]
+        seed[image, label] = 1
+        gradients = torch.autograd.grad(logits, layers, seed, allow_unused=True, retain_graph=again)
+        flow = torch.eye(t, device=logits.device)
+        for layer, gradient in zip(layers, gradients, strict=True):
+            if gradient is not None:
+                weighted = (gradient[image] * layer.detach()[image]).relu().float().mean(1)
+                flow = flow + weighted @ flow
+        out[picked] = flow
+    return out
 
 
 def _fused(attention: Attention, how: Literal["mean", "max", "min"]) -> Float[Tensor, "b t t"]:
@@ -176,12 +197,6 @@ def _to_patches(
 
 def _size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
-
-
-def _no_maps(classifier: SpatialClassifier, images: Tensor) -> Float[Tensor, "0 u v"]:
-    reading = _reading(classifier, images)
-    t = len(reading.read)
-    return reading.layout.grid(images.new_zeros(0, t, 1).float(), _size(images))[:, 0]
 
 
 def _reading(classifier: SpatialClassifier, images: Tensor) -> _Reading:

@@ -74,6 +74,18 @@ def test_class_maps_never_wait(method, targets):
     torch.testing.assert_close(found, want)
 
 
+@pytest.mark.parametrize("targets", [None, [0, 1, 2, 3], [[0, 1], [], [2], [4]]])
+@pytest.mark.parametrize("method", ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"])
+def test_gradients_wait_for_whose_targets_are_whose_alone(method, targets, monkeypatch):
+    explainer = attrib.Explainer(make("plain").cuda(), method, spec=SPEC)
+    pictures = images(4).cuda()
+    want = explainer(pictures, targets).maps
+    monkeypatch.setattr("attrib.methods.gradient.to_host", awaited)
+    with never_waiting():
+        found = explainer(pictures, targets).maps
+    torch.testing.assert_close(found, want)
+
+
 def awaited(*tensors):
     """Wait, where it is meant."""
     torch.cuda.set_sync_debug_mode("default")

@@ -156,3 +156,22 @@ def test_a_wrapped_method_is_normalised_as_itself(model, wrapped):
         explainer = attrib.Explainer(model, spec, spec=SPEC)
         want = "max" if wrapped == "input-x-gradient" else "minmax"
         assert explainer.method.normalize == explainer(X, LABELS).normalize == want
+
+
+@pytest.mark.parametrize("name", ["rollout", "generic-attention"])
+@pytest.mark.parametrize("targets", [None, [[0, 3], [1]], [[], [2, 4]], [[], []]])
+def test_attention_methods_run_the_model_once(name, targets):
+    model, calls = vit(), []
+    model.patch_embed.register_forward_hook(lambda *_: calls.append(1))
+    whole = attrib.Explainer(model, name, spec=SPEC)
+    whole(X, targets)  # finds out how tokens lie
+    calls.clear()
+    found = whole(X, targets)
+    assert len(calls) == 1
+    parts = attrib.Explainer(model, f"{name}(batch=1)", spec=SPEC)(X, targets)
+    for one, other in ((found.maps, parts.maps), (found.logits, parts.logits)):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(found.logits, model(X).detach())
+    assert torch.equal(found.targets.label, parts.targets.label)
+    if not found.maps.numel():
+        assert whole(X[:0], []).maps.shape == found.maps.shape
