@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from attrib.models import (
     as_classifier,
     under_autocast,
 )
+from attrib.progress import progress_bar
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
-from attrib.targets import TargetsLike, check_labels, classes_per_picture, resolve_targets
-from attrib.types import Attribution, Fit, ModelSpec, Normalize
+from attrib.targets import TargetsLike, classes_per_picture, resolve_targets
+from attrib.types import Attribution, Fit, Localization, ModelSpec, Normalize
 
 __all__ = ["Explainer", "explain"]
 
@@ -152,15 +153,16 @@ class Explainer:
         items, single = as_batch(pictures)
         labels = self.classifier.spec.labels
         per_picture = classes_per_picture(targets, len(items), labels, single=single)
+        cut = partial(localize, threshold=threshold, rule=rule, normalize=normalize, resize=resize)
         done: list[Explanation] = []
-        with _bar(len(items), progress) as bar:
+        with progress_bar(len(items), progress, from_left=PROGRESS_FROM + 1) as bar:
             for start in range(0, len(items), batch_size):
                 batch = [
                     _read(item, i, single)
                     for i, item in enumerate(items[start : start + batch_size], start)
                 ]
                 part = None if per_picture is None else per_picture[start : start + batch_size]
-                done += self._batch(batch, part, threshold, rule, normalize, resize)
+                done += self._batch(batch, part, cut)
                 bar.update(len(batch))
         return done[0] if single else done
 
@@ -218,18 +220,11 @@ class Explainer:
             tolerance=tolerance,
         )
 
-    def check_labels(self, name: str, labels: Sequence[str]) -> None:
-        """Make sure that a data set's classes are the model's; see the function of this name."""
-        check_labels(self.classifier, name, labels)
-
     def _batch(
         self,
         pictures: list[Picture],
         targets: list[list[int]] | None,
-        threshold: float | Sequence[float],
-        rule: Rule,
-        normalize: Normalize | None,
-        resize: Resize,
+        cut: Callable[[Attribution], Localization],
     ) -> list[Explanation]:
         classifier = self.classifier
         images, frames = preprocess(
@@ -240,10 +235,7 @@ class Explainer:
             dtype=dtype_of(classifier.model),
         )
         attribution = replace(self(images, targets), frames=frames)
-        where = localize(
-            attribution, threshold=threshold, rule=rule, normalize=normalize, resize=resize
-        )
-        return explanations(pictures, attribution, where, self._record)
+        return explanations(pictures, attribution, cut(attribution), self._record)
 
 
 def explain(
@@ -312,11 +304,3 @@ def _read(item: PictureLike, index: int, single: bool) -> Picture:
         if single:
             raise
         raise type(error)(f"picture {index}: {error}") from error
-
-
-def _bar(total: int, progress: bool | None) -> Any:
-    from tqdm import tqdm
-
-    if progress is None:
-        progress = total > PROGRESS_FROM and sys.stderr.isatty()
-    return tqdm(total=total, disable=not progress, unit="picture", leave=False)
