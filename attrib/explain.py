@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -31,10 +30,11 @@ from attrib.models import (
     as_classifier,
     under_autocast,
 )
+from attrib.progress import progress_bar
 from attrib.registry import format_spec
 from attrib.surgery import dtype_of
-from attrib.targets import TargetsLike, check_labels, classes_per_picture, resolve_targets
-from attrib.types import Attribution, Fit, ModelSpec, Normalize
+from attrib.targets import TargetsLike, classes_per_picture, resolve_targets
+from attrib.types import Attribution, Fit, Localization, ModelSpec, Normalize
 
 __all__ = ["Explainer", "explain"]
 
@@ -155,15 +155,16 @@ class Explainer:
         items, single = as_batch(pictures)
         labels = self.classifier.spec.labels
         per_picture = classes_per_picture(targets, len(items), labels, single=single)
+        cut = partial(localize, threshold=threshold, rule=rule, normalize=normalize, resize=resize)
         readers = 0 if single else READERS
         reads = read_ahead(
             partial(_read, single), enumerate(items), readers=readers, depth=batch_size
         )
         done: list[Explanation] = []
-        with _bar(len(items), progress) as bar:
+        with progress_bar(len(items), progress, from_left=PROGRESS_FROM + 1) as bar:
             while batch := [found.result() for _, found in islice(reads, batch_size)]:
                 part = None if per_picture is None else per_picture[len(done) :][: len(batch)]
-                done += self._batch(batch, part, threshold, rule, normalize, resize)
+                done += self._batch(batch, part, cut)
                 bar.update(len(batch))
         return done[0] if single else done
 
@@ -221,18 +222,11 @@ class Explainer:
             tolerance=tolerance,
         )
 
-    def check_labels(self, name: str, labels: Sequence[str]) -> None:
-        """Make sure that a data set's classes are the model's; see the function of this name."""
-        check_labels(self.classifier, name, labels)
-
     def _batch(
         self,
         pictures: list[Picture],
         targets: list[list[int]] | None,
-        threshold: float | Sequence[float],
-        rule: Rule,
-        normalize: Normalize | None,
-        resize: Resize,
+        cut: Callable[[Attribution], Localization],
     ) -> list[Explanation]:
         classifier = self.classifier
         images, frames = preprocess(
@@ -243,10 +237,7 @@ class Explainer:
             dtype=dtype_of(classifier.model),
         )
         attribution = replace(self(images, targets), frames=frames)
-        where = localize(
-            attribution, threshold=threshold, rule=rule, normalize=normalize, resize=resize
-        )
-        return explanations(pictures, attribution, where, self._record)
+        return explanations(pictures, attribution, cut(attribution), self._record)
 
 
 def explain(
@@ -316,11 +307,3 @@ def _read(single: bool, numbered: tuple[int, PictureLike]) -> Picture:
         if single:
             raise
         raise type(error)(f"picture {index}: {error}") from error
-
-
-def _bar(total: int, progress: bool | None) -> Any:
-    from tqdm import tqdm
-
-    if progress is None:
-        progress = total > PROGRESS_FROM and sys.stderr.isatty()
-    return tqdm(total=total, disable=not progress, unit="picture", leave=False)

@@ -11,9 +11,9 @@ import attrib
 from attrib.errors import InputError
 from attrib.localize import largest_component, normalize
 from attrib.methods.cam import region_sum
-from attrib.models import classifier as module
+from attrib.models import evidence as module
 from attrib.models import under_autocast
-from attrib.models.classifier import weighted
+from attrib.models.evidence import weighted
 from attrib.types import Targets
 from tests.models import SPEC, Everything, MlpHead, images, make
 from tests.pretend_gpu import beneath, pretend_gpu

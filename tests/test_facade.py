@@ -9,9 +9,9 @@ import attrib
 
 ROOT = Path(attrib.__file__).parent
 ROOMS = (
-    "errors files ahead journal cluster transfer types registry surgery calls images models "
-    "localize bottleneck information methods metrics datasets targets report explanation export "
-    "explain compare seeds evaluate fit app cli"
+    "errors files ahead progress journal cluster transfer types registry surgery calls images "
+    "models localize bottleneck information methods metrics datasets targets report explanation "
+    "export explain compare seeds evaluate fit app cli"
 ).split()
 
 

@@ -198,8 +198,8 @@ def test_average_precision_of_nan():
 
 def test_threads_read_in_order_and_ahead_of_nothing_else():
     index = [[3, 1], [2], [0, 5, 4], [7], [6]]
-    for workers in (0, 3):
-        assert list(ahead(lambda i: i * i, index, workers)) == [[i * i for i in b] for b in index]
+    for readers in (0, 3):
+        assert list(ahead(lambda i: i * i, index, readers)) == [[i * i for i in b] for b in index]
 
     def broken(i):
         raise ImageError(f"picture {i}")
@@ -351,7 +351,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(fitted, train, tmp_path
         go_on(tiny(**args), lr=0.01)
 
     resumed = tiny(seed=7, **args)  # threads and the weights it starts with change nothing
-    again = go_on(resumed, workers=3)
+    again = go_on(resumed, readers=3)
     assert_same(state_of(resumed), state_of(model))
     assert again["history"] == report["history"]
 
@@ -483,8 +483,8 @@ def test_what_cannot_be_trained(train, single, tmp_path):
     refused("has no pictures", data=replace(train, samples=()))
     refused("different classes", validation=replace(single, labels=CLASSES[::-1]))
     missing = tmp_path / "missing.png"
-    for workers in (0, 2):
-        options = {"config": {"workers": workers}}
+    for readers in (0, 2):
+        options = {"config": {"readers": readers}}
         refused(
             f"{missing}' does not exist", data=changed(picture=missing), error=ImageError, **options
         )

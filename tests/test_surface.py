@@ -13,7 +13,7 @@ import attrib
 ROOT = Path(attrib.__file__).parent
 DOCS = ROOT.parent / "docs"
 FROZEN = Path(__file__).with_name("surface.txt")
-INTERNAL = ("ahead", "app", "calls", "cli", "cluster", "files", "surgery", "transfer")
+INTERNAL = ("ahead", "app", "calls", "cli", "cluster", "files", "progress", "surgery", "transfer")
 RENEW = "if it is meant, run: python -m tests.test_surface, and follow docs/api.md"
 
 Definition = ast.FunctionDef | ast.ClassDef

@@ -78,7 +78,7 @@ def classifier(
         str, typer.Option(help="soft-margin, or cross-entropy for one class per picture.")
     ] = FitConfig.loss,
     seed: Annotated[int, typer.Option(help="Of order, crops and new weights.")] = FitConfig.seed,
-    readers: Readers = FitConfig.workers,
+    readers: Readers = FitConfig.readers,
     adl: Annotated[
         str,
         typer.Option(help="Attention-based dropout after modules A,B,...; default for its own."),
@@ -125,7 +125,7 @@ def classifier(
         flip=flip,
         loss=loss,  # type: ignore[arg-type]
         seed=seed,
-        workers=readers,
+        readers=readers,
         bfloat16=bfloat16,
         adl=_places(made, adl),
         adl_p=adl_p,
@@ -185,7 +185,7 @@ def aib(
         str, typer.Option(help="residual: features times 1 + a; gate: features times a.")
     ] = AttentionConfig.modulation,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = AttentionConfig.seed,
-    readers: Readers = AttentionConfig.workers,
+    readers: Readers = AttentionConfig.readers,
     weights: Weights = None,
     num_classes: NumClasses = None,
     bfloat16: Bfloat16 = False,
@@ -207,7 +207,7 @@ def aib(
         modulation=modulation,  # type: ignore[arg-type]
         bfloat16=bfloat16,
         seed=seed,
-        workers=readers,
+        readers=readers,
     )
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     split_model = attrib.split(loaded)
@@ -267,7 +267,7 @@ def ib_mask(
         bool, typer.Option(help="Price pixels by the Gaussian's constant too.")
     ] = MaskConfig.normalised,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = MaskConfig.seed,
-    readers: Readers = MaskConfig.workers,
+    readers: Readers = MaskConfig.readers,
     weights: Weights = None,
     num_classes: NumClasses = None,
     bfloat16: Bfloat16 = False,
@@ -299,7 +299,7 @@ def ib_mask(
         normalised=normalised,
         bfloat16=bfloat16,
         seed=seed,
-        workers=readers,
+        readers=readers,
     )
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     need = "class_maps" if config.reads == "features" else "features"

@@ -52,7 +52,7 @@ def aib_network(
         tuple[int, int], typer.Option(help="Attention maps per picture, latent vectors per map.")
     ] = NetworkConfig.test_samples,
     seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = NetworkConfig.seed,
-    readers: Readers = NetworkConfig.workers,
+    readers: Readers = NetworkConfig.readers,
     bfloat16: Bfloat16 = False,
     tensorboard: TensorBoard = False,
     device: Device = None,
@@ -79,7 +79,7 @@ def aib_network(
         test_samples=test_samples,
         bfloat16=bfloat16 or None,
         seed=seed,
-        workers=readers,
+        readers=readers,
     )
     _, report = fit_network(
         picture_set(dataset, root, split),

@@ -26,6 +26,7 @@ from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric, ObjectMetric
 from attrib.models import ModelLike, ModelRecord, Output
+from attrib.progress import progress_bar
 from attrib.targets import TargetsLike
 from attrib.types import Fit, ModelSpec
 
@@ -168,14 +169,8 @@ def _batches(
     todo: Sequence[Source], size: int, total: int, progress: bool | None
 ) -> Iterator[list[tuple[Source, Future[Picture]]]]:
     """Yield sources and their pictures, the next batch of which is read meanwhile."""
-    from tqdm import tqdm
-
-    show = progress if progress is not None else None if len(todo) > size else False
-    disable = None if show is None else not show
     reads = read_ahead(_picture, todo, depth=size)
-    with tqdm(
-        total=total, initial=total - len(todo), disable=disable, unit="picture", leave=False
-    ) as bar:
+    with progress_bar(total, progress, initial=total - len(todo), from_left=size + 1) as bar:
         while batch := list(islice(reads, size)):
             yield batch
             bar.update(len(batch))

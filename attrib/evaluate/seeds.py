@@ -19,6 +19,7 @@ from attrib.errors import InputError, UnknownNameError
 from attrib.files import Stored, replacing
 from attrib.images import read_image
 from attrib.metrics.segmentation import SWEEP, Ignored, SeedSweep, confusion, scores_of
+from attrib.progress import progress_bar
 from attrib.report import Row, page
 from attrib.seeds import FORMATS, OnRay, SeedMaps, label_image, label_map, read_label_png
 
@@ -110,15 +111,13 @@ class _Scoring:
 
     def run(self, indices: Sequence[int], engine: OnRay | None, progress: bool | None) -> _Tally:
         """Score all pictures, hand by hand."""
-        from tqdm import tqdm
-
         hands = [indices[at : at + HAND] for at in range(0, len(indices), HAND)]
         if engine is None:
             tallies: Iterator[tuple[int, _Tally]] = enumerate(map(self.tally, hands))
         else:
             tallies = engine.answers(self, hands)
-        total, show = self.tally([]), None if progress is None else not progress
-        with tqdm(total=len(indices), disable=show, unit="picture", leave=False) as bar:
+        total = self.tally([])
+        with progress_bar(len(indices), progress) as bar:
             for index, tally in tallies:
                 total.add(tally)
                 bar.update(len(hands[index]))

@@ -22,6 +22,7 @@ from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.models import ModelRecord
 from attrib.registry import format_spec
 from attrib.seeds import OnRay
+from attrib.targets import check_labels
 
 __all__ = ["evaluate_saved_maps", "evaluate_wsol"]
 
@@ -72,7 +73,7 @@ def evaluate_wsol(
         write_origin(Path(save_maps), origin)
     best = None
     if validation is not None:
-        explainer.check_labels(validation.name, validation.labels)
+        check_labels(explainer.classifier, validation.name, validation.labels)
         best = deepcopy(chosen)
         scoring.run(best, validation, range(len(validation)))
     indices = _indices(dataset, every, limit)
@@ -139,7 +140,7 @@ def _several(protocols: WsolProtocol | Sequence[WsolProtocol]) -> list[WsolProto
 
 def _origin(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
     """Say what makes maps, and of what; the classes must be the model's."""
-    explainer.check_labels(dataset.name, dataset.labels)
+    check_labels(explainer.classifier, dataset.name, dataset.labels)
     classifier = explainer.classifier
     return {
         "dataset": dataset.name,

@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jaxtyping import Int
 from torch import Tensor
@@ -24,6 +24,7 @@ from attrib.methods import Method
 from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.metrics.wsol_batch import rank_of
 from attrib.models import SpatialClassifier
+from attrib.progress import progress_bar
 from attrib.seeds import OnRay
 from attrib.seeds.on_ray import placed
 from attrib.surgery import dtype_of
@@ -147,17 +148,10 @@ def read_each(
 ) -> Iterator[tuple[BoxSample, T]]:
     """Go through the samples of those indices, with what is read of each, so many ahead."""
     samples = (dataset[i] for i in indices)
-    with _bar(len(indices), progress) as bar:
+    with progress_bar(len(indices), progress) as bar:
         for sample, found in read_ahead(read, samples, depth=depth):
             yield sample, found.result()
             bar.update()
-
-
-def _bar(total: int, progress: bool | None) -> Any:
-    from tqdm import tqdm
-
-    show = None if progress is None else not progress
-    return tqdm(total=total, disable=show, unit="picture", leave=False)
 
 
 def feed(protocols: Sequence[WsolProtocol], batch: WsolBatch) -> None:

@@ -58,15 +58,15 @@ def mirrored_batches(
     flip: bool,
     seed: int,
     epoch: int,
-    workers: int,
+    readers: int,
 ) -> Generator[tuple[Float[Tensor, "b _ h w"], Bool[Tensor, "b c"]], None, None]:
     """Give an epoch's pictures, with `flip` every other one mirrored, and the classes of each.
 
-    Everything follows from seed and epoch; `workers` threads read ahead and change nothing.
+    Everything follows from seed and epoch; `readers` threads read ahead and change nothing.
     """
     generator = generator_of(seed, epoch)
     order = batches(len(samples), batch_size, generator)
-    read = ahead(lambda i: read_image(samples[i].picture), order, workers)
+    read = ahead(lambda i: read_image(samples[i].picture), order, readers)
     with closing(read) as pictures:
         for index, batch in zip(order, pictures, strict=True):
             images, _ = preprocess(

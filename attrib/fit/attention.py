@@ -48,7 +48,7 @@ class AttentionConfig:
         flip: Mirror every other picture.
         bfloat16: Compute the loss under autocast.
         seed: Of weights, order, mirroring and noise.
-        workers: Threads that read ahead; changes no result.
+        readers: Threads that read ahead; changes no result.
     """
 
     name: ClassVar[str] = "fit aib"
@@ -63,7 +63,7 @@ class AttentionConfig:
     flip: bool = True
     bfloat16: bool = False
     seed: Annotated[int, AtLeast(0)] = 0
-    workers: Annotated[int, AtLeast(0)] = 0
+    readers: Annotated[int, AtLeast(0)] = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -155,7 +155,7 @@ class _Task:
             flip=config.flip,
             seed=config.seed,
             epoch=epoch,
-            workers=config.workers,
+            readers=config.readers,
         )
         with closing(given) as pairs:
             for images, labels in pairs:

@@ -18,7 +18,7 @@ from attrib.models.load import load_weights
 __all__ = ["CHECKPOINT", "REPORT", "WEIGHTS", "finish", "resume", "save", "write_text"]
 
 WEIGHTS, REPORT, CHECKPOINT = "model.safetensors", "fit.json", "checkpoint.pt"
-FREE = ("history", "average_precision", "error", "workers")
+FREE = ("history", "average_precision", "error", "readers")
 """What a report says that need not agree for a run to go on."""
 
 

@@ -35,7 +35,7 @@ class FitConfig:
         loss: `"soft-margin"`, the mean binary cross-entropy of independent classes, or
             `"cross-entropy"` where every picture has exactly one class.
         seed: Of order, crops and dropout.
-        workers: Threads that read pictures ahead; with 0 they are read between the steps. Changes
+        readers: Threads that read pictures ahead; with 0 they are read between the steps. Changes
             no result.
         bfloat16: Compute the loss under autocast.
         adl: Modules that attention-based dropout follows while training, such as those that
@@ -63,7 +63,7 @@ class FitConfig:
     flip: bool = True
     loss: Literal["soft-margin", "cross-entropy"] = "soft-margin"
     seed: Annotated[int, AtLeast(0)] = 0
-    workers: Annotated[int, AtLeast(0)] = 0
+    readers: Annotated[int, AtLeast(0)] = 0
     bfloat16: bool = False
     adl: tuple[str, ...] = ()
     adl_p: Annotated[float, AtLeast(0)] = 0.75

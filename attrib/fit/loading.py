@@ -67,11 +67,11 @@ def batches(count: int, size: int, generator: torch.Generator) -> list[list[int]
 
 
 def ahead(
-    read: Callable[[int], T], index: Sequence[Sequence[int]], workers: int
+    read: Callable[[int], T], index: Sequence[Sequence[int]], readers: int
 ) -> Generator[list[T], None, None]:
     """Yield what is read for each batch of indices, in order, read ahead by so many threads."""
     depth = AHEAD * max(map(len, index), default=1)
-    read_pairs = read_ahead(read, chain.from_iterable(index), readers=workers, depth=depth)
+    read_pairs = read_ahead(read, chain.from_iterable(index), readers=readers, depth=depth)
     for batch in index:
         yield [future.result() for _, future in islice(read_pairs, len(batch))]
 

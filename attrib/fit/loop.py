@@ -18,6 +18,7 @@ from attrib.errors import InputError, MissingExtraError
 from attrib.files import writing
 from attrib.fit import checkpoint
 from attrib.fit.loading import seeded
+from attrib.progress import progress_bar
 
 __all__ = ["Task", "train"]
 
@@ -96,7 +97,11 @@ def train(
         MissingExtraError: TensorBoard is wanted and not installed.
     """
     report = checkpoint.resume(out, {**settings, "history": []}, task.model, task.optimizer)
-    with _board(out, tensorboard) as board, _bar(task, report, progress) as bar:
+    total, initial = task.epochs * task.steps, len(report["history"]) * task.steps
+    with (
+        _board(out, tensorboard) as board,
+        progress_bar(total, progress, initial=initial, unit="batch") as bar,
+    ):
         for epoch in range(len(report["history"]), task.epochs):
             entry = _epoch(task, epoch, bar, train_norm, bfloat16)
             report["history"].append({**entry, **task.scores()})
@@ -158,18 +163,6 @@ def _training(model: nn.Module, train_norm: bool) -> Iterator[None]:
 def _lines(history: list[dict[str, Any]]) -> Iterator[str]:
     for number, entry in enumerate(history, 1):
         yield json.dumps({"epoch": number, **entry}) + "\n"
-
-
-def _bar(task: Task[Any], report: Mapping[str, Any], progress: bool | None) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(
-        total=task.epochs * task.steps,
-        initial=len(report["history"]) * task.steps,
-        disable=None if progress is None else not progress,
-        unit="batch",
-        leave=False,
-    )
 
 
 def _board(out: Path, wanted: bool) -> AbstractContextManager[Any]:

@@ -60,7 +60,7 @@ class MaskConfig:
         flip: Mirror every other picture.
         bfloat16: Compute the loss under autocast.
         seed: Of weights, order, mirroring and noise.
-        workers: Threads that read ahead; changes no result.
+        readers: Threads that read ahead; changes no result.
 
     Raises:
         SpecError: an option of a wrong type or out of its range.
@@ -91,7 +91,7 @@ class MaskConfig:
     flip: bool = True
     bfloat16: bool = False
     seed: Annotated[int, AtLeast(0)] = 0
-    workers: Annotated[int, AtLeast(0)] = 0
+    readers: Annotated[int, AtLeast(0)] = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -186,7 +186,7 @@ class _Task:
             flip=config.flip,
             seed=config.seed,
             epoch=epoch,
-            workers=config.workers,
+            readers=config.readers,
         )
 
     def terms(self, batch: tuple[Tensor, Tensor]) -> dict[str, Float[Tensor, ""]]:

@@ -39,7 +39,7 @@ class NetworkConfig:
         bfloat16: Compute the loss under autocast; None does where the recipe has half precision
             and the device is a GPU.
         seed: Of weights, order, shifts and noise.
-        workers: Threads that read ahead; changes no result.
+        readers: Threads that read ahead; changes no result.
     """
 
     name: ClassVar[str] = "fit aib-network"
@@ -58,7 +58,7 @@ class NetworkConfig:
     test_samples: tuple[int, int] = (4, 12)
     bfloat16: bool | None = None
     seed: Annotated[int, AtLeast(0)] = 0
-    workers: Annotated[int, AtLeast(0)] = 0
+    readers: Annotated[int, AtLeast(0)] = 0
 
     def __post_init__(self) -> None:
         check_fields(self)

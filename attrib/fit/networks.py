@@ -188,7 +188,7 @@ class _Task:
         order = batches(len(self.train), config.batch_size, generator)
         whole = [[i] for i in range(len(order))]
         for index, (pixels,) in zip(
-            order, ahead(lambda i: self.train.read(order[i]), whole, config.workers), strict=True
+            order, ahead(lambda i: self.train.read(order[i]), whole, config.readers), strict=True
         ):
             shifted = random_shift(pixels.to(device), config.pad, generator, config.flip)
             yield normalised(shifted, spec), self.train.classes[index].to(device)

@@ -70,7 +70,7 @@ class ClassifierTask:
         """Crop every picture once, at random."""
         config = self.config
         order = batches(len(self.samples), config.batch_size, generator_of(config.seed, epoch))
-        read = ahead(lambda index: self._crop(epoch, index), order, config.workers)
+        read = ahead(lambda index: self._crop(epoch, index), order, config.readers)
         with closing(read) as crops:
             for index, images in zip(order, crops, strict=True):
                 yield [self.samples[i] for i in index], images
@@ -111,7 +111,7 @@ class ClassifierTask:
         size, count = self.config.batch_size, len(self.judged)
         device, kind = surgery.device_of(self.model), surgery.dtype_of(self.model)
         order = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
-        read = ahead(lambda i: read_image(self.judged[i].picture), order, self.config.workers)
+        read = ahead(lambda i: read_image(self.judged[i].picture), order, self.config.readers)
         scores = []
         with closing(read) as pictures, surgery.inference(self.model):
             for batch in pictures:

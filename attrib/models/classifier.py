@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,15 +14,13 @@ from torch import Tensor, nn
 from attrib import surgery
 from attrib.errors import SplitError
 from attrib.models.anatomy import Anatomy
+from attrib.models.evidence import CHUNK_CELLS, linear_evidence
 from attrib.models.layout import Layout, Levels, Raw, detect
 from attrib.models.output import Output, logits_of
 from attrib.models.recall import Recall
 from attrib.types import ModelSpec
 
 __all__ = ["Features", "SpatialClassifier", "Stage"]
-
-CHUNK_CELLS = 1 << 24
-"""At most so many class-map values are held at once where a head is applied cell by cell."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,12 +207,7 @@ class SpatialClassifier:
             coefficients: Weights over classes.
         """
         if self.linear is not None:
-            if grid.device.type != "cpu":
-                return weighted(grid, image, coefficients.to(grid.dtype) @ self.weight)
-            weights = _summed(coefficients.to(grid.dtype), self.weight)
-            owners = Counter(image.tolist())
-            each = zip(weights.split([owners[i] for i in range(len(grid))]), grid, strict=True)
-            return torch.cat([w @ g.flatten(1) for w, g in each]).view(-1, *grid.shape[2:])
+            return linear_evidence(grid, image, coefficients.to(grid.dtype), self.weight)
         out = grid.new_empty(len(image), *grid.shape[2:])
         size = max(1, CHUNK_CELLS // (self.num_classes * grid.shape[2] * grid.shape[3]))
         for start, part in zip(range(0, len(grid), size), grid.split(size), strict=True):
@@ -285,30 +277,6 @@ class SpatialClassifier:
         self, raw: Raw, layout: Layout | Levels, anatomy: Anatomy, images: Tensor
     ) -> Float[Tensor, "b k u v"]:
         return anatomy.activate(layout.grid(raw, _size(images)))  # type: ignore[arg-type]
-
-
-def _summed(
-    coefficients: Float[Tensor, "n c"], weight: Float[Tensor, "c k"]
-) -> Float[Tensor, "n k"]:
-    """Multiply the two; where few classes have a coefficient, only their weights are read."""
-    used = coefficients.any(0).nonzero().flatten()
-    few = 2 * len(used) < len(weight)
-    return coefficients[:, used] @ weight[used] if few else coefficients @ weight
-
-
-def weighted(
-    grid: Float[Tensor, "b k u v"], image: Int[Tensor, " n"], weights: Float[Tensor, "n k"]
-) -> Float[Tensor, "n u v"]:
-    """Weigh the channels of `grid[image[i]]` by `weights[i]`, without a look at the indices.
-
-    How many rows an image has is known to the device alone: to ask would wait for it. The price is
-    a copy of each row's features, of a chunk of rows at a time.
-    """
-    size = max(1, CHUNK_CELLS // max(1, grid[0].numel())) if len(grid) else 1
-    cells = grid.flatten(2)
-    rows = zip(image.split(size), weights.split(size), strict=True)
-    maps = [(w[:, None] @ cells.index_select(0, i))[:, 0] for i, w in rows]
-    return torch.cat(maps).view(-1, *grid.shape[2:])
 
 
 def _size(images: Tensor) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from attrib.journal import Journal, claim
 from attrib.methods import RIB, Method
 from attrib.methods.rib import check_pool
 from attrib.models import identity
+from attrib.progress import progress_bar
 from attrib.registry import format_spec
 from attrib.seeds.combine import combine
 from attrib.seeds.engine import Deal, Engine, Local, Outcome, SeedTask
@@ -29,6 +30,7 @@ from attrib.seeds.maker import views_of
 from attrib.seeds.options import SeedOptions
 from attrib.seeds.output import Part, SeedFiles, SeedOutput, SeedShards
 from attrib.seeds.pool import pool_of
+from attrib.targets import check_labels
 
 __all__ = ["SeedReport", "make_seeds"]
 
@@ -126,14 +128,11 @@ class _Work:
 
     def run(self, parts: Sequence[Part], progress: bool | None) -> None:
         """Deal with every picture that is not done yet."""
-        from tqdm import tqdm
-
         todo = self._todo(parts)
         total = sum(len(part.samples) for part in parts)
         self.kept = total - sum(len(part.samples) for part in todo)
         self._files.clean(todo)
-        show = None if progress is None else not progress
-        bar = tqdm(total=total, initial=self.kept, disable=show, unit="picture")
+        bar = progress_bar(total, progress, initial=self.kept)
         with bar, closing(self._deal(todo)) as outcomes:
             for outcome in outcomes:
                 self._note(outcome)
@@ -175,7 +174,7 @@ def _check(explainer: Explainer, dataset: LabelledDataset, shard: tuple[int, int
     index, count = shard
     if not 1 <= index <= count:
         raise InputError(f"shard is (i, n) with i from 1 to n, got {shard}")
-    explainer.check_labels(dataset.name, dataset.labels)
+    check_labels(explainer.classifier, dataset.name, dataset.labels)
     ids = [dataset[i].id for i in range(len(dataset))]
     for name in ids:
         inside(name, dataset.name)
