@@ -70,6 +70,6 @@ def test_modules_are_listed_once_each():
     shared = torch.nn.Linear(2, 2)
     model = torch.nn.Sequential(shared, torch.nn.Sequential(shared, torch.nn.ReLU()))
     model.register_module("absent", None)
-    found = attrib.surgery._every(model)
+    found = list(attrib.surgery._every(model))
     assert len(found) == 4
     assert set(found) == set(model.modules())
