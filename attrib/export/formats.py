@@ -26,7 +26,7 @@ ENTRY = "attrib.json"
 OPSET = 18
 """The first in which labels can spread: `ScatterElements` with `reduction="max"`."""
 MANY = 2**31 - 1
-"""Images in a batch at most; torch 2.6 takes no batch without an end."""
+"""Images in a batch at most; torch 2.7 takes no batch without an end."""
 
 
 def format_for(path: Path | None, given: str | None) -> Format:

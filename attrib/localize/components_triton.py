@@ -90,7 +90,7 @@ def _load(masks, at, there):
 @triton.jit
 @no_type_check
 def _without(a, b):
-    return a ^ (a & b)  # the interpreter of Triton 3.2 has no `~` of booleans
+    return a ^ (a & b)  # the interpreter of Triton 3.3 has no `~` of booleans
 
 
 @triton.jit
