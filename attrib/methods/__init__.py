@@ -23,7 +23,8 @@ from attrib.methods.baselines import (
     captum,
 )
 from attrib.methods.cam import CAM, InfoCAM, InfoCAMPlus
-from attrib.methods.gradient import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
+from attrib.methods.eigencam import EigenCAM
+from attrib.methods.gradient import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from attrib.methods.iba import IBA, Statistics, estimate_statistics
 from attrib.methods.mask import IBMask
 from attrib.methods.rib import RIB, Pool
