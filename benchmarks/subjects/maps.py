@@ -20,7 +20,7 @@ ABOUT = (
     "the target is missed: a class map costs a millisecond or two of small operations beyond the "
     "forward pass, which ResNet-50 hides and MobileNetV2, of 18 ms, does not; a ViT's head reads "
     "the class token, so that gradients are taken in its last block and go back through it; "
-    "eigencam decomposes the features of each picture."
+    "eigencam decomposes the products of the features of each picture."
 )
 LIMIT = 1.05
 """Target: a map of the CAM family costs hardly more than the forward pass."""
