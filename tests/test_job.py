@@ -273,6 +273,9 @@ def test_ids_that_cannot_be_files(ids, message, root, explainer, tmp_path):
         def __getitem__(self, index):
             return replace(folder(root)[index], id=ids[index])
 
+        def mask(self, index):
+            return folder(root).mask(index)
+
     with pytest.raises(InputError, match=message):
         make_seeds(explainer, Renamed(), tmp_path / "out", SMALL)
     assert not (tmp_path / "out").exists()

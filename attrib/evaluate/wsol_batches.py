@@ -96,7 +96,7 @@ class Scoring:
         )
         hands = [indices[at : at + self.size] for at in range(0, len(indices), self.size)]
         ranks = []
-        with _bar(len(indices), self.progress) as bar:
+        with progress_bar(len(indices), self.progress) as bar:
             for index, (fed, rank) in engine.answers(work, hands):
                 for protocol, other in zip(protocols, fed, strict=True):
                     protocol.add(other)  # type: ignore[attr-defined]  # has been asked for
