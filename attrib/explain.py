@@ -20,7 +20,7 @@ from attrib.images import Picture, PictureLike, as_batch, preprocess, read_image
 from attrib.localize import localize
 from attrib.localize.heatmap import Resize
 from attrib.localize.threshold import Rule
-from attrib.methods import TTA, Method, Smooth, resolve
+from attrib.methods import TTA, Method, Smooth, check_autocast, resolve
 from attrib.models import (
     ModelLike,
     ModelRecord,
@@ -88,7 +88,7 @@ class Explainer:
         need: Need = "class_maps" if self.method.needs_class_maps else "features"
         self.classifier = as_classifier(model, spec, multi_label, output, need=need)
         if autocast is not None:
-            _check_autocast(self.method)
+            check_autocast(self.method)
             self.classifier = under_autocast(self.classifier, autocast)
         self.fit: Fit = fit or self.classifier.spec.fit
         self._record = ModelRecord(self.classifier, self.fit)
@@ -287,16 +287,6 @@ def explain(
         output=output,
     )
     return explainer.explain(pictures, targets, **options)
-
-
-def _check_autocast(method: Method) -> None:
-    """Make sure that a method asks no more of a network than autocast gives."""
-    inner = resolve(method.method) if isinstance(method, TTA) else method
-    if inner.family != "class maps":
-        raise InputError(
-            f"autocast is for methods that read class maps, which {format_spec(method)!r} does "
-            "not alone; leave it out, or see the method's own options"
-        )
 
 
 def _read(single: bool, numbered: tuple[int, PictureLike]) -> Picture:

@@ -288,7 +288,7 @@ def passed_over(
     kept = [module.__dict__.get("forward") for module in changed]
     try:
         for module in changed[:-1]:
-            module.forward = _hand_on
+            module.forward = lambda x, *_, **__: x
         changed[-1].forward = lambda *_, **__: output
         yield
     finally:
@@ -296,7 +296,3 @@ def passed_over(
             del module.forward
             if forward is not None:
                 module.forward = forward
-
-
-def _hand_on(x: Tensor, *_: object, **__: object) -> Tensor:
-    return x

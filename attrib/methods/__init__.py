@@ -1,6 +1,6 @@
 """Methods: one idea each, registered by name."""
 
-from attrib.methods.around import TTA, Fuse, Smooth
+from attrib.methods.around import TTA, Fuse, Smooth, check_autocast
 from attrib.methods.attention import AIB
 from attrib.methods.base import FAMILIES, METHODS, Method, resolve, untrained
 from attrib.methods.baselines import (
@@ -74,6 +74,7 @@ __all__ = [
     "Statistics",
     "XGradCAM",
     "captum",
+    "check_autocast",
     "estimate_statistics",
     "resolve",
     "untrained",

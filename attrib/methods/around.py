@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from attrib.errors import ModelError, SpecError
+from attrib.errors import InputError, ModelError, SpecError
 from attrib.methods.base import METHODS, Method, resolve
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast, format_spec
 from attrib.types import Attribution, TargetRule, Targets
 
-__all__ = ["TTA", "Fuse", "Smooth"]
+__all__ = ["TTA", "Fuse", "Smooth", "check_autocast"]
 
 
 @METHODS.register
@@ -243,3 +243,13 @@ def _stage_ends(classifier: SpatialClassifier, own: str) -> tuple[str, ...]:
     """Name the last stage of each stride from 8 on, but for the last the method's own layer."""
     last = {stage.stride: stage.name for stage in classifier.stages if stage.stride >= 8}
     return (*list(last.values())[:-1], own)
+
+
+def check_autocast(method: Method) -> None:
+    """Raise `InputError` if a method asks more of a network than autocast gives: class maps."""
+    inner = resolve(method.method) if isinstance(method, TTA) else method
+    if inner.family != "class maps":
+        raise InputError(
+            f"autocast is for methods that read class maps, which {format_spec(method)!r} does "
+            "not alone; leave it out, or see the method's own options"
+        )

@@ -1,0 +1,174 @@
+"""`attrib fit aib` and `attrib fit ib-mask`: what is trained on top of a finished classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attrib.cli.options import (
+    Bfloat16,
+    DatasetName,
+    Device,
+    Labels,
+    ModelName,
+    NumClasses,
+    Readers,
+    Root,
+    Split,
+    TensorBoard,
+    Weights,
+    labelled_dataset,
+    print_terms,
+)
+from attrib.fit import AttentionConfig, MaskConfig
+
+__all__ = ["aib", "ib_mask"]
+
+
+def aib(
+    dataset: DatasetName,
+    root: Root,
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="Folder for the result; what is begun there goes on.")],
+    split: Split = None,
+    labels: Labels = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = AttentionConfig.epochs,
+    batch_size: Annotated[
+        int, typer.Option(help="Pictures per step.")
+    ] = AttentionConfig.batch_size,
+    lr: Annotated[float, typer.Option(help="First learning rate.")] = AttentionConfig.lr,
+    beta: Annotated[float, typer.Option(help="Price of information.")] = AttentionConfig.beta,
+    anchors: Annotated[
+        int, typer.Option(help="Values that attention is rounded to; 0 for none.")
+    ] = AttentionConfig.anchors,
+    layer: Annotated[
+        str, typer.Option(help="Module on whose output attention sits; the feature map if left.")
+    ] = AttentionConfig.layer,
+    modulation: Annotated[
+        str, typer.Option(help="residual: features times 1 + a; gate: features times a.")
+    ] = AttentionConfig.modulation,
+    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = AttentionConfig.seed,
+    readers: Readers = AttentionConfig.readers,
+    weights: Weights = None,
+    num_classes: NumClasses = None,
+    bfloat16: Bfloat16 = False,
+    tensorboard: TensorBoard = False,
+    device: Device = None,
+) -> None:
+    """Train IB attention on top of a classifier, which stays as it is."""
+    import attrib
+    from attrib.fit import fit_attention
+    from attrib.fit.attention import FILE
+
+    config = AttentionConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        beta=beta,
+        anchors=anchors,
+        layer=layer,
+        modulation=modulation,  # type: ignore[arg-type]
+        bfloat16=bfloat16,
+        seed=seed,
+        readers=readers,
+    )
+    loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
+    split_model = attrib.split(loaded)
+    data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
+    report = fit_attention(split_model, data, out=out, config=config, tensorboard=tensorboard)
+    print_terms(report)
+    typer.echo(f"""explain with --method "aib(weights='{out / FILE}')\"""")
+
+
+def ib_mask(
+    dataset: DatasetName,
+    root: Root,
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="Folder for the result; what is begun there goes on.")],
+    split: Split = None,
+    labels: Labels = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = MaskConfig.epochs,
+    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = MaskConfig.batch_size,
+    lr: Annotated[float, typer.Option(help="First learning rate.")] = MaskConfig.lr,
+    control: Annotated[
+        str, typer.Option(help="How the price follows V: adaptive, gate or fixed.")
+    ] = MaskConfig.control,
+    beta: Annotated[
+        float, typer.Option(help="Price of what is seen, to begin with.")
+    ] = MaskConfig.beta,
+    target: Annotated[
+        float, typer.Option(help="Goal for V in nats; more shows more.")
+    ] = MaskConfig.target,
+    reads: Annotated[
+        str, typer.Option(help="What the mask network reads: features or pixels.")
+    ] = MaskConfig.reads,
+    stride: Annotated[int, typer.Option(help="Pixels per cell of the mask.")] = MaskConfig.stride,
+    width: Annotated[
+        int, typer.Option(help="Channels of the mask network's first layer.")
+    ] = MaskConfig.width,
+    halvings: Annotated[
+        int, typer.Option(help="Of the grid, reading pixels: how far a cell sees.")
+    ] = MaskConfig.halvings,
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="A mask per class, not one for all.")
+    ] = MaskConfig.conditional,
+    fill: Annotated[
+        str, typer.Option(help="What hidden pixels show: mean or blur.")
+    ] = MaskConfig.fill,
+    signal: Annotated[
+        str, typer.Option(help="Classes that masks keep: label or prediction.")
+    ] = MaskConfig.signal,
+    others: Annotated[
+        float, typer.Option(help="Share of conditional masks asked for another class.")
+    ] = MaskConfig.others,
+    randomise: Annotated[
+        bool, typer.Option(help="Show a random rectangle too.")
+    ] = MaskConfig.randomise,
+    variance: Annotated[float, typer.Option(help="Of a priced pixel.")] = MaskConfig.variance,
+    normalised: Annotated[
+        bool, typer.Option(help="Price pixels by the Gaussian's constant too.")
+    ] = MaskConfig.normalised,
+    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = MaskConfig.seed,
+    readers: Readers = MaskConfig.readers,
+    weights: Weights = None,
+    num_classes: NumClasses = None,
+    bfloat16: Bfloat16 = False,
+    tensorboard: TensorBoard = False,
+    device: Device = None,
+) -> None:
+    """Train an IB mask network for a classifier, which stays as it is."""
+    import attrib
+    from attrib.fit import fit_mask
+    from attrib.fit.mask import FILE
+
+    config = MaskConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        control=control,  # type: ignore[arg-type]
+        beta=beta,
+        target=target,
+        reads=reads,  # type: ignore[arg-type]
+        stride=stride,
+        width=width,
+        halvings=halvings,
+        conditional=conditional,
+        fill=fill,  # type: ignore[arg-type]
+        signal=signal,  # type: ignore[arg-type]
+        others=others,
+        randomise=randomise,
+        variance=variance,
+        normalised=normalised,
+        bfloat16=bfloat16,
+        seed=seed,
+        readers=readers,
+    )
+    loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
+    need = "class_maps" if config.reads == "features" else "features"
+    split_model = attrib.split(loaded, need=need)  # type: ignore[arg-type]
+    data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
+    report = fit_mask(split_model, data, out=out, config=config, tensorboard=tensorboard)
+    print_terms(report)
+    typer.echo(f"""explain with --method "ib-mask(weights='{out / FILE}')\"""")
