@@ -127,3 +127,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     if len(names) <= 40:
         return "; known: " + ", ".join(names)
     return ""
+
+
+def in_one_line(error: BaseException, most: int | None = None) -> str:
+    """Return what an error says, on one line, and no more than its first `most` characters."""
+    return " ".join(str(error).split())[:most]

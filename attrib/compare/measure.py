@@ -16,6 +16,7 @@ from attrib import surgery
 from attrib.compare.record import Outcome, PictureRecord, Shown, SmallMap
 from attrib.compare.subject import Subject
 from attrib.datasets.samples import BoxSample, batch_of
+from attrib.errors import in_one_line
 from attrib.images import Picture, preprocess
 from attrib.localize import covered, normalize, to_source
 from attrib.methods import Method
@@ -174,7 +175,7 @@ def _timed(
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = in_one_line(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

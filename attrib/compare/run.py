@@ -19,7 +19,7 @@ from attrib.compare.sources import Source, sources_of
 from attrib.compare.subject import Subject, subject_of
 from attrib.datasets.labelled import LabelledDataset
 from attrib.datasets.samples import BoxDataset
-from attrib.errors import InputError
+from attrib.errors import InputError, in_one_line
 from attrib.files import reading, writing
 from attrib.images import Picture, PictureLike, read_image
 from attrib.journal import Journal, claim
@@ -188,7 +188,7 @@ def _items(
         try:
             picture = read.result()
         except InputError as error:
-            failed[source.id] = " ".join(str(error).split())
+            failed[source.id] = in_one_line(error)
             continue
         items.append(
             Item(

@@ -13,7 +13,7 @@ import torch
 from attrib.datasets.cub import LabelledCUB
 from attrib.datasets.picture_sets import InMemory, PictureSet, Squashed
 from attrib.datasets.stores.places import SUFFIXES
-from attrib.errors import InputError, MissingExtraError, UnknownNameError
+from attrib.errors import InputError, MissingExtraError, UnknownNameError, in_one_line
 from attrib.files import read_member, reading
 from attrib.images import Picture, read_image
 
@@ -97,7 +97,7 @@ def _torchvision(
         except ModuleNotFoundError as error:
             raise MissingExtraError(str(error.name), "digits") from error
         except (RuntimeError, OSError, ValueError, KeyError) as error:
-            cause = " ".join(str(error).split())[:200]
+            cause = in_one_line(error, 200)
             raise InputError(
                 f"{title} is not whole in {root} ({cause}); expected {root}/{expected} as "
                 "torchvision leaves it there. Nothing is downloaded"

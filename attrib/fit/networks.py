@@ -21,7 +21,7 @@ from attrib.bottleneck.aib_recipe import AIBRecipe, lr_at, parameter_groups
 from attrib.bottleneck.aib_variants import PlainNetwork
 from attrib.datasets.crops import random_shift
 from attrib.datasets.picture_sets import PictureSet
-from attrib.errors import InputError
+from attrib.errors import InputError, in_one_line
 from attrib.fit import checkpoint
 from attrib.fit.loading import ahead, batches, generator_of
 from attrib.fit.loop import train as train_loop
@@ -124,7 +124,7 @@ def load_features(network: AIBNetwork | PlainNetwork, path: str | Path) -> None:
     try:
         network.features.load_state_dict(own)
     except RuntimeError as error:
-        cause = " ".join(str(error).split())[:300]
+        cause = in_one_line(error, 300)
         raise InputError(f"the features in {path} are not this network's: {cause}") from error
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from attrib import surgery
-from attrib.errors import InputError
+from attrib.errors import InputError, in_one_line
 from attrib.files import replacing
 from attrib.models.probe import noise
 from attrib.types import ModelSpec
@@ -72,7 +72,7 @@ def check_rebuilds(model: nn.Module, config: Mapping[str, Any], spec: ModelSpec)
                 twin = timm.create_model(f"local-dir:{folder}", pretrained=False)
             twin.load_state_dict(model.state_dict())
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            raise InputError(_not_again(config, " ".join(str(error).split())[:300])) from error
+            raise InputError(_not_again(config, in_one_line(error, 300))) from error
     twin.to(surgery.device_of(model), surgery.dtype_of(model))
     images = noise(model, spec)
     with surgery.inference(model), surgery.inference(twin):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attrib.errors import InputError, UnknownNameError, WeightsError
+from attrib.errors import InputError, UnknownNameError, WeightsError, in_one_line
 from attrib.fit.loading import seeded
 from attrib.models.load import read_state_dict
 from attrib.models.split import spec_of
@@ -66,7 +66,7 @@ def timm_classifier(
     except (TypeError, AssertionError, NotImplementedError) as error:
         raise InputError(_refused(name, model_args, error)) from error
     except (OSError, RuntimeError, ValueError) as error:
-        cause = " ".join(str(error).split())[:300]
+        cause = in_one_line(error, 300)
         raise WeightsError(
             f"cannot get the weights of {name!r}: {cause}. Give a file with --weights FILE, or "
             "start from none with --no-pretrained"
@@ -94,7 +94,7 @@ def _model_args(name: str) -> dict[str, Any]:
 
 
 def _refused(name: str, model_args: dict[str, Any], error: Exception) -> str:
-    cause = " ".join(str(error).split())[:200]
+    cause = in_one_line(error, 200)
     return (
         f"{name!r} cannot be made with {model_args} ({cause or type(error).__name__}); "
         "only networks that can dilate, such as ResNets and MobileNetV2, take an output_stride"
@@ -111,7 +111,7 @@ def _load_trunk(model: nn.Module, path: str | Path) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        cause = " ".join(str(error).split())[:300]
+        cause = in_one_line(error, 300)
         raise WeightsError(f"{path} does not fit the model: {cause}") from error
 
 

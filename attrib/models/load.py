@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attrib.errors import InputError, UnknownNameError, WeightsError
+from attrib.errors import InputError, UnknownNameError, WeightsError, in_one_line
 from attrib.models.split import spec_of
 from attrib.types import ModelSpec
 
@@ -182,7 +182,7 @@ def _fetching(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        cause = " ".join(str(error).split())[:300]
+        cause = in_one_line(error, 300)
         raise WeightsError(
             f"cannot get the weights of {name!r}: {cause}. Give a file with weights=FILE "
             "(--weights FILE), or a folder that timm saved as 'local-dir:FOLDER'"
@@ -243,7 +243,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _cause(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = in_one_line(error)
     if held := re.search(r"Unsupported global: GLOBAL (\S+)", text):
         return f"it holds {held[1]}, and reading that could run code; save model.state_dict()"
     return text[:200]

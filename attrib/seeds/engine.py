@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from attrib.ahead import READERS, read_ahead
 from attrib.datasets.labelled import LabelledSample
-from attrib.errors import AttribError, InputError
+from attrib.errors import AttribError, InputError, in_one_line
 from attrib.methods import Method
 from attrib.models import SpatialClassifier
 from attrib.seeds.formats import FORMATS, Seed
@@ -147,7 +147,7 @@ def _made(maker: SeedMaker, sample: LabelledSample, read: Future[Any]) -> Seed |
         picture, views, salient = read.result()
         return maker(sample, picture, views, salient)
     except (AttribError, RuntimeError) as error:
-        return Outcome(id=sample.id, error=" ".join(str(error).split()) or type(error).__name__)
+        return Outcome(id=sample.id, error=in_one_line(error) or type(error).__name__)
 
 
 class _Writer:
