@@ -13,10 +13,12 @@ from attrib.cli.options import (
     Bfloat16,
     DatasetName,
     Device,
+    Epochs,
     Labels,
     Readers,
     Root,
     Split,
+    StepSize,
     TensorBoard,
     Weights,
     labelled_dataset,
@@ -53,8 +55,8 @@ def classifier(
     ] = None,
     pretrained: Annotated[bool, typer.Option(help="Start from the published weights.")] = True,
     weights: Weights = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = FitConfig.epochs,
-    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = FitConfig.batch_size,
+    epochs: Epochs = FitConfig.epochs,
+    batch_size: StepSize = FitConfig.batch_size,
     lr: Annotated[
         float, typer.Option(help="First learning rate; often 0.01 or less.")
     ] = FitConfig.lr,

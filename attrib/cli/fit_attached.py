@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,12 +10,17 @@ from attrib.cli.options import (
     Bfloat16,
     DatasetName,
     Device,
+    Epochs,
+    FirstRate,
     Labels,
     ModelName,
     NumClasses,
     Readers,
+    ResultFolder,
     Root,
+    Seed,
     Split,
+    StepSize,
     TensorBoard,
     Weights,
     labelled_dataset,
@@ -31,14 +35,12 @@ def aib(
     dataset: DatasetName,
     root: Root,
     model: ModelName,
-    out: Annotated[Path, typer.Option(help="Folder for the result; what is begun there goes on.")],
+    out: ResultFolder,
     split: Split = None,
     labels: Labels = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = AttentionConfig.epochs,
-    batch_size: Annotated[
-        int, typer.Option(help="Pictures per step.")
-    ] = AttentionConfig.batch_size,
-    lr: Annotated[float, typer.Option(help="First learning rate.")] = AttentionConfig.lr,
+    epochs: Epochs = AttentionConfig.epochs,
+    batch_size: StepSize = AttentionConfig.batch_size,
+    lr: FirstRate = AttentionConfig.lr,
     beta: Annotated[float, typer.Option(help="Price of information.")] = AttentionConfig.beta,
     anchors: Annotated[
         int, typer.Option(help="Values that attention is rounded to; 0 for none.")
@@ -49,7 +51,7 @@ def aib(
     modulation: Annotated[
         str, typer.Option(help="residual: features times 1 + a; gate: features times a.")
     ] = AttentionConfig.modulation,
-    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = AttentionConfig.seed,
+    seed: Seed = AttentionConfig.seed,
     readers: Readers = AttentionConfig.readers,
     weights: Weights = None,
     num_classes: NumClasses = None,
@@ -86,12 +88,12 @@ def ib_mask(
     dataset: DatasetName,
     root: Root,
     model: ModelName,
-    out: Annotated[Path, typer.Option(help="Folder for the result; what is begun there goes on.")],
+    out: ResultFolder,
     split: Split = None,
     labels: Labels = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = MaskConfig.epochs,
-    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = MaskConfig.batch_size,
-    lr: Annotated[float, typer.Option(help="First learning rate.")] = MaskConfig.lr,
+    epochs: Epochs = MaskConfig.epochs,
+    batch_size: StepSize = MaskConfig.batch_size,
+    lr: FirstRate = MaskConfig.lr,
     control: Annotated[
         str, typer.Option(help="How the price follows V: adaptive, gate or fixed.")
     ] = MaskConfig.control,
@@ -130,7 +132,7 @@ def ib_mask(
     normalised: Annotated[
         bool, typer.Option(help="Price pixels by the Gaussian's constant too.")
     ] = MaskConfig.normalised,
-    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = MaskConfig.seed,
+    seed: Seed = MaskConfig.seed,
     readers: Readers = MaskConfig.readers,
     weights: Weights = None,
     num_classes: NumClasses = None,

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from attrib.cli.options import Bfloat16, Device, Readers, Root, TensorBoard, print_terms
+from attrib.cli.options import (
+    Bfloat16,
+    Device,
+    Epochs,
+    Readers,
+    Root,
+    Seed,
+    StepSize,
+    TensorBoard,
+    print_terms,
+)
 from attrib.fit import NetworkConfig
 
 __all__ = ["aib_network"]
@@ -39,8 +49,8 @@ def aib_network(
     ] = None,
     split: Annotated[str, typer.Option(help="To learn from.")] = "train",
     test: Annotated[str, typer.Option(help="To test with; none if empty.")] = "test",
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = NetworkConfig.epochs,
-    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = NetworkConfig.batch_size,
+    epochs: Epochs = NetworkConfig.epochs,
+    batch_size: StepSize = NetworkConfig.batch_size,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate; the recipe's if left.")
     ] = NetworkConfig.lr,
@@ -51,7 +61,7 @@ def aib_network(
     test_samples: Annotated[
         tuple[int, int], typer.Option(help="Attention maps per picture, latent vectors per map.")
     ] = NetworkConfig.test_samples,
-    seed: Annotated[int, typer.Option(help="Of weights, order and noise.")] = NetworkConfig.seed,
+    seed: Seed = NetworkConfig.seed,
     readers: Readers = NetworkConfig.readers,
     bfloat16: Bfloat16 = False,
     tensorboard: TensorBoard = False,

@@ -16,6 +16,8 @@ __all__ = [
     "Bfloat16",
     "DatasetName",
     "Device",
+    "Epochs",
+    "FirstRate",
     "FitOption",
     "JsonFile",
     "Labels",
@@ -24,8 +26,11 @@ __all__ = [
     "ModelName",
     "NumClasses",
     "Readers",
+    "ResultFolder",
     "Root",
+    "Seed",
     "Split",
+    "StepSize",
     "TensorBoard",
     "Weights",
     "labelled_dataset",
@@ -78,6 +83,13 @@ NumClasses = Annotated[
     int | None, typer.Option(help="Outputs of the model, where --weights has another number.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if any.")]
+ResultFolder = Annotated[
+    Path, typer.Option(help="Folder for the result; what is begun there goes on.")
+]
+Epochs = Annotated[int, typer.Option(help="Passes over the pictures.")]
+StepSize = Annotated[int, typer.Option(help="Pictures per step.")]
+FirstRate = Annotated[float, typer.Option(help="First learning rate.")]
+Seed = Annotated[int, typer.Option(help="Of weights, order and noise.")]
 Readers = Annotated[
     int, typer.Option("--readers", min=0, help="Threads that read ahead; with 0 steps wait.")
 ]
