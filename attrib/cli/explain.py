@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from attrib.ahead import read_ahead
 from attrib.cli.options import (
     BatchSize,
     Device,
@@ -24,6 +22,8 @@ from attrib.cli.options import (
 from attrib.cli.pictures import listed, tell_left_out
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from attrib import Explainer, Explanation
     from attrib.images import Picture
 
@@ -61,10 +61,9 @@ def run(
     Of a folder every picture that lies in it, batch by batch. One that cannot be read is named and
     left out; the exit status is then 1, and 2 where none can be read.
     """
-    from tqdm import tqdm
-
     import attrib
     from attrib.errors import InputError
+    from attrib.progress import progress_bar
 
     suffixes = _suffixes(formats)
     paths = listed(pictures)
@@ -80,17 +79,17 @@ def run(
     classes = [int(t) if t.lstrip("-").isdigit() else t for t in target or []]
     options = {"threshold": threshold, "rule": rule}
     answers = _explained(explainer, paths, classes, options, batch_size)
-    hidden = None if as_json else True  # None: but on terminals; text shows how far it is
-    bar = tqdm(answers, total=len(paths), disable=hidden, unit="picture", leave=False)
     found: list[dict[str, Any]] = []
     done = 0
-    for path, stem, explanation in bar:
-        done += 1
-        files = [] if out is None else [explanation.save(out / f"{stem}{s}") for s in suffixes]
-        if as_json:
-            found.append(explanation.to_dict())
-        else:
-            _print(path, explanation, files)
+    with progress_bar(len(paths), None if as_json else False) as bar:  # text shows how far it is
+        for path, stem, explanation in answers:
+            done += 1
+            files = [] if out is None else [explanation.save(out / f"{stem}{s}") for s in suffixes]
+            if as_json:
+                found.append(explanation.to_dict())
+            else:
+                _print(path, explanation, files)
+            bar.update()
     if not done:
         raise InputError(f"none of {len(paths)} pictures could be read")
     if as_json:
@@ -109,6 +108,7 @@ def _explained(
 
     Pictures that cannot be read are named and left out; a single one is an error.
     """
+    from attrib.ahead import read_ahead
     from attrib.images import read_image
 
     places = zip(paths, _stems(paths), strict=True)
@@ -125,7 +125,7 @@ def _explained(
 def _readable(
     pairs: Sequence[tuple[tuple[Path, str], Future[Picture]]], *, alone: bool
 ) -> list[tuple[tuple[Path, str], Picture]]:
-    from attrib.errors import InputError
+    from attrib.errors import InputError, in_one_line
 
     read, failed = [], {}
     for place, found in pairs:
@@ -134,7 +134,7 @@ def _readable(
         except InputError as error:
             if alone:
                 raise
-            failed[str(place[0])] = " ".join(str(error).split())
+            failed[str(place[0])] = in_one_line(error)
     tell_left_out(failed)
     return read
 
