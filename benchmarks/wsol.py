@@ -1,8 +1,9 @@
 """Boxes at a thousand thresholds: one sweep beside the literal loop of the field's evaluator.
 
 `python benchmarks/wsol.py --maps FOLDER` takes the maps that `attrib evaluate wsol --save-maps`
-wrote; without `--maps`, smooth random ones. Each picture is scored by the two in turn, and their
-boxes must be the same; the ratio is of the processor time of one thread.
+wrote; without `--maps`, smooth random ones. They come in batches, as in an evaluation, and each is
+scored by the two in turn: the loop takes its pictures one by one, the sweep all at once. Their
+overlaps must be the same; the ratio is of the processor time of one thread.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=702, help="most pictures to take")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--thresholds", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -44,7 +47,7 @@ def main() -> None:
     rows: dict[str, Any] = {}
     for contours in ("largest", "all"):
         planes = scores(options.maps, options.count, options.every, options.size)
-        times = [measure(score, thresholds, contours) for score in planes]
+        times = [measure(batch, thresholds, contours) for batch in batches(planes, options.batch)]
         rows[contours] = summary(times)
         print(f"{contours:8} {options.thresholds} thresholds: {line(rows[contours])}", flush=True)
     if options.json is not None:
@@ -65,17 +68,25 @@ def scores(folder: Path | None, count: int, every: int, size: int) -> Iterator[N
         yield (score - score.min()) / np.ptp(score)
 
 
+def batches(
+    planes: Iterator[NDArray[np.float64]], size: int
+) -> Iterator[list[NDArray[np.float64]]]:
+    while batch := list(islice(planes, size)):
+        yield batch
+
+
 def measure(
-    score: NDArray[np.float64], thresholds: NDArray[np.float64], contours: str
-) -> tuple[float, float]:
-    """Return the seconds of the loop and of the sweep, after checking that they agree."""
-    planes, grid = torch.from_numpy(score)[None], torch.from_numpy(thresholds)
-    truth = [torch.from_numpy(TRUTH).double()]
-    slow, ious = seconds(lambda: literal(score, thresholds, contours == "all"))
+    batch: list[NDArray[np.float64]], thresholds: NDArray[np.float64], contours: str
+) -> tuple[int, float, float]:
+    """Return how many maps, and the seconds of the loop and of the sweep, which must agree."""
+    planes, grid = torch.from_numpy(np.stack(batch)), torch.from_numpy(thresholds)
+    truth = [torch.from_numpy(TRUTH).double()] * len(batch)
+    multiple = contours == "all"
+    slow, ious = seconds(lambda: [literal(score, thresholds, multiple) for score in batch])
     fast, found = seconds(lambda: best_ious(planes, grid, truth, contours))
-    if found[0].tolist() != ious:
+    if found.tolist() != ious:
         raise SystemExit("the sweep and the loop do not find the same")
-    return slow, fast
+    return len(batch), slow, fast
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -116,14 +127,19 @@ def overlaps(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
     return shared / (area_a[:, None] + area_b - shared)
 
 
-def summary(times: list[tuple[float, float]]) -> dict[str, Any]:
+def summary(times: list[tuple[int, float, float]]) -> dict[str, Any]:
+    """Give milliseconds of a picture, and ratios, by the batch; and the seconds of them all."""
     slow, fast, ratio = (
-        quantiles(values, n=20) for values in zip(*((s, f, s / f) for s, f in times), strict=True)
+        quantiles(values, n=20, method="inclusive") if len(values) > 1 else [*values] * 19
+        for values in zip(*((s / n, f / n, s / f) for n, s, f in times), strict=True)
     )
+    counts, loop, sweep = (sum(values) for values in zip(*times, strict=True))
     return {
-        "pictures": len(times),
+        "pictures": counts,
         "loop_ms": 1000 * slow[9],
         "sweep_ms": 1000 * fast[9],
+        "loop_s": loop,
+        "sweep_s": sweep,
         "ratio": ratio[9],
         "ratio_5": ratio[0],
         "ratio_95": ratio[18],
@@ -132,9 +148,9 @@ def summary(times: list[tuple[float, float]]) -> dict[str, Any]:
 
 def line(row: dict[str, Any]) -> str:
     return (
-        f"{row['pictures']} pictures, loop {row['loop_ms']:.1f} ms, "
-        f"sweep {row['sweep_ms']:.2f} ms, "
-        f"ratio {row['ratio']:.1f} ({row['ratio_5']:.1f} to {row['ratio_95']:.1f})"
+        f"{row['pictures']} pictures, loop {row['loop_ms']:.1f} ms, sweep {row['sweep_ms']:.2f} ms, "
+        f"ratio {row['ratio']:.1f} ({row['ratio_5']:.1f} to {row['ratio_95']:.1f}); "
+        f"together {row['loop_s']:.1f} s and {row['sweep_s']:.2f} s"
     )
 
 

@@ -63,7 +63,7 @@ def found_by(engine, levels, cuts):
     """All contours and the largest ones, as sorted rows of map, cut and box."""
     answers = []
     for find in (all_contours, largest_contours):
-        found = find(levels, cuts, levels / 255, engine)
+        found = find(((levels + 0.25).double() / 255).clamp(max=1), cuts, engine)
         rows = torch.cat([found.image[:, None], found.cut[:, None], found.boxes], 1)
         answers.append(sorted(rows.tolist()))
     return answers

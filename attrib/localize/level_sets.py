@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attrib.errors import InputError
@@ -25,6 +25,9 @@ from attrib.localize import level_sets_batched, level_sets_host
 from attrib.localize.components import Engine, component_engine
 
 __all__ = ["LevelBoxes", "all_contours", "largest_contours"]
+
+TOGETHER = 1 << 18
+"""Pixels of maps that the CPU looks at in one go; fewer take longer per map, and more do too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,76 +46,74 @@ class LevelBoxes:
 
 
 def all_contours(
-    levels: UInt8[Tensor, "n H W"],
+    scores: Float[Tensor, "n H W"],
     cuts: Int[Tensor, " t"],
-    tie: Float[Tensor, "n H W"],
     engine: Engine | None = None,
 ) -> LevelBoxes:
-    """Find the boxes of all contours of `levels > cut`: of every component, and of every hole.
+    """Find the boxes of all contours of `int(255 * scores) > cut`: of components and of holes.
 
     Components are 8-connected, holes 4-connected background that does not reach the border. The
     contour of a hole runs over the pixels around it, so its box is one pixel wider on each side.
 
     Args:
-        levels: Maps in 256 levels.
+        scores: In [0, 1]; double precision where exact agreement matters.
         cuts: Ascending, distinct, from 0 to 254.
-        tie: In [0, 1], orders pixels of one level, e.g. the map before it was cut into levels.
-            Changes no answer; the better it resolves plateaus, the faster.
         engine: What finds them; None for `component_engine` of the device.
 
     Returns:
         One row per contour, in no particular order.
     """
-    engine = _engine(levels, cuts, engine)
+    engine = _engine(scores, cuts, engine)
     if engine != "opencv":
-        return LevelBoxes(**level_sets_batched.all_boxes(levels, cuts, tie, engine))
-    return _each(level_sets_host.all_boxes, levels, cuts, tie)
+        return LevelBoxes(**level_sets_batched.all_boxes(scores, cuts, engine))
+    return _some_by_some(level_sets_host.all_boxes, scores, cuts)
 
 
 def largest_contours(
-    levels: UInt8[Tensor, "n H W"],
+    scores: Float[Tensor, "n H W"],
     cuts: Int[Tensor, " t"],
-    tie: Float[Tensor, "n H W"],
     engine: Engine | None = None,
 ) -> LevelBoxes:
-    """Find the box of the contour of largest area of `levels > cut`.
+    """Find the box of the contour of largest area of `int(255 * scores) > cut`.
 
     The area is that of the polygon through the pixels' centres, holes included, as OpenCV's
     `contourArea` measures it. Of equals the component whose first pixel in reading order comes
     last is taken: OpenCV's `findContours` lists it first.
 
     Args:
-        levels: Maps in 256 levels.
+        scores: See `all_contours`.
         cuts: Ascending, distinct, from 0 to 254.
-        tie: See `all_contours`.
         engine: What finds them; None for `component_engine` of the device.
 
     Returns:
         One row per map and cut, but for those where nothing lies above the cut.
     """
-    engine = _engine(levels, cuts, engine)
+    engine = _engine(scores, cuts, engine)
     if engine != "opencv":
-        return LevelBoxes(**level_sets_batched.largest_boxes(levels, cuts, tie, engine))
-    return _each(level_sets_host.largest_boxes, levels, cuts, tie)
+        return LevelBoxes(**level_sets_batched.largest_boxes(scores, cuts, engine))
+    return _some_by_some(level_sets_host.largest_boxes, scores, cuts)
 
 
-def _engine(levels: Tensor, cuts: Tensor, engine: Engine | None) -> Engine:
+def _engine(scores: Tensor, cuts: Tensor, engine: Engine | None) -> Engine:
     values = cuts.tolist()
     if values != sorted(set(values)) or not all(0 <= value < 255 for value in values):
         raise InputError(f"cuts are ascending, distinct levels from 0 to 254, got {values}")
-    return engine or component_engine(levels.device)
+    return engine or component_engine(scores.device)
 
 
-def _each(find: Callable[..., tuple[np.ndarray, np.ndarray]], *of: Tensor) -> LevelBoxes:
-    """Run the host's implementation on one map after the other."""
-    levels, cuts, tie = (x.cpu().numpy() for x in of)
+def _some_by_some(
+    find: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]], scores: Tensor, cuts: Tensor
+) -> LevelBoxes:
+    """Run the host's implementation on as many maps at once as a processor's cache holds."""
+    few = max(1, TOGETHER // max(1, scores[:1].numel()))
     found = [
-        find(plane.astype(np.int64), cuts.astype(np.int64), order.astype(np.float64))
-        for plane, order in zip(levels, tie, strict=True)
+        (image + first, cut, boxes)
+        for first in range(0, len(scores), few)
+        for image, cut, boxes in [
+            find(scores[first : first + few].cpu().numpy(), cuts.cpu().numpy())
+        ]
     ]
-    counts = torch.tensor([len(cut) for cut, _ in found], dtype=torch.int64)
-    device = of[0].device
-    image = torch.arange(len(found)).repeat_interleave(counts)
-    cut = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *(c for c, _ in found)]))
-    boxes = torch.from_numpy(np.concatenate([np.zeros((0, 4), np.int64), *(b for _, b in found)]))
-    return LevelBoxes(image=image.to(device), cut=cut.to(device), boxes=boxes.to(device))
+    none = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4), np.int64))
+    parts = (np.concatenate(part) for part in zip(none, *found, strict=True))
+    image, cut, boxes = (torch.from_numpy(part).to(scores.device) for part in parts)
+    return LevelBoxes(image=image, cut=cut, boxes=boxes)

@@ -25,24 +25,25 @@ Found = tuple[Tensor, Tensor, Tensor]
 """Image, cut and box of each contour."""
 
 
-def all_boxes(levels: Tensor, cuts: Tensor, tie: Tensor, engine: Engine) -> dict[str, Tensor]:
+def all_boxes(scores: Tensor, cuts: Tensor, engine: Engine) -> dict[str, Tensor]:
     """Return image, cut and box of every contour."""
-    parts = [_all(*part, len(cuts), engine) for part in _chunks(levels, cuts, tie)]
-    return _joined(parts, levels)
+    parts = [_all(*part, len(cuts), engine) for part in _chunks(scores, cuts)]
+    return _joined(parts, scores)
 
 
-def largest_boxes(levels: Tensor, cuts: Tensor, tie: Tensor, engine: Engine) -> dict[str, Tensor]:
+def largest_boxes(scores: Tensor, cuts: Tensor, engine: Engine) -> dict[str, Tensor]:
     """Return image, cut and box of the largest contour above each cut that a map rises over."""
-    parts = [_largest(*part, len(cuts), engine) for part in _chunks(levels, cuts, tie)]
-    return _joined(parts, levels)
+    parts = [_largest(*part, len(cuts), engine) for part in _chunks(scores, cuts)]
+    return _joined(parts, scores)
 
 
-def _chunks(levels: Tensor, cuts: Tensor, tie: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+def _chunks(scores: Tensor, cuts: Tensor) -> list[tuple[int, Tensor, Tensor]]:
     """Cut a batch up; tell of each part where it begins, its slots and the order within them."""
-    n, height, width = levels.shape
+    n, height, width = scores.shape
     size = max(1, CHUNK_PIXELS // max(1, height * width))
     slots = torch.searchsorted(cuts, torch.arange(256, device=cuts.device))
-    return [(i, slots[levels[i : i + size].long()], tie[i : i + size]) for i in range(0, n, size)]
+    parts = [(i, scores[i : i + size]) for i in range(0, n, size)]
+    return [(i, slots[(part * 255).long()], part) for i, part in parts]
 
 
 def _joined(parts: list[Found], like: Tensor) -> dict[str, Tensor]:

@@ -1,262 +1,193 @@
-"""The components of a map above every level, on the CPU: map by map, by OpenCV and NumPy."""
+"""The contours of maps above every level, on the CPU: by OpenCV and NumPy, a few maps at once."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attrib.localize.level_sets_pieces import LEVELS, Basins, Bools, Ints, Stack, ascend, stacked
+
 __all__ = ["all_boxes", "largest_boxes"]
 
-Ints = NDArray[np.integer[Any]]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+Floats = NDArray[np.floating[Any]]
+Found = tuple[Ints, Ints, Ints]
+"""Image, cut and box of each contour."""
 
-TOP, OUTSIDE = 255, 256
-LEVEL_BITS = 9
-FEW = 512
-TIE = 1 - 2.0**-20
-"""Keeps a pixel's place among those of its level below the next level."""
-NOWHERE = -(1 << 30)
-NEIGHBOURS = ((0, 1), (1, 0), (1, -1), (1, 1))
-"""(down, right) to half of a pixel's neighbours; the first two are those that share a side."""
+CUTS = 255
+"""Tables have a place for the pixels above each level but the last."""
 
 
-class _Basins(NamedTuple):
-    of: Ints  # [H, W], the basin of each pixel
-    peak: Ints  # [k], the highest pixel of each
-    merges: list[tuple[int, int, int]]  # two basins and the saddle between them, highest first
+def all_boxes(scores: Floats, cuts: Ints) -> Found:
+    """Return image, cut and box of every contour of maps `[n, H, W]`."""
+    stack = stacked(scores)
+    below = stack.upside_down()
+    holes = ascend(below, diagonal=False)
+    image, cut, boxes = _components(stack, ascend(stack, diagonal=True), cuts)
+    image_h, cut_h, boxes_h = _components(
+        below, holes, CUTS - 1 - cuts[::-1], outside=int(holes.of[-1])
+    )
+    around = boxes_h + np.array([-1, -1, 1, 1])
+    return (
+        np.concatenate([image, image_h]),
+        np.concatenate([cut, len(cuts) - 1 - cut_h]),
+        np.concatenate([boxes, around]),
+    )
 
 
-def all_boxes(levels: Ints, cuts: Ints, tie: Floats) -> tuple[Ints, Ints]:
-    """Return the cut and the box of every contour of one map."""
-    basins = _ascend(levels, tie, diagonal=True)
-    cut, boxes = _components(basins, levels, cuts)
-    below, below_tie = _inverted(levels, tie)
-    holes = _ascend(below, below_tie, diagonal=False)
-    cut_h, boxes_h = _components(holes, below, TOP - 1 - cuts[::-1], outside=int(holes.of[0, 0]))
-    around = boxes_h + np.array([-2, -2, 0, 0])  # out of the frame, and around the hole
-    return np.concatenate([cut, len(cuts) - 1 - cut_h]), np.concatenate([boxes, around])
-
-
-def largest_boxes(levels: Ints, cuts: Ints, tie: Floats) -> tuple[Ints, Ints]:
-    """Return the cut and the box of the largest contour above each cut that one map rises over."""
-    filled = _filled(levels, tie)
-    basins, slots = _ascend(filled, tie, diagonal=True), _slots(filled, cuts)
-    extent = _from_above(_extents(basins, slots, len(cuts)), np.maximum)
-    halves = _from_above(_half_areas(basins, slots, len(cuts)), np.add)
-    alive = _alive(basins, filled, cuts)
-    _merge(basins, cuts, alive, (extent, np.maximum), (halves, np.add))
+def largest_boxes(scores: Floats, cuts: Ints) -> Found:
+    """Return image, cut and box of the largest contour above each cut that a map rises over."""
+    stack = _filled(stacked(scores))
+    basins = ascend(stack, diagonal=True)
+    extent, halves, alive = (of(stack, basins) for of in (_extents, _half_areas, _alive))
+    _merge(basins, extent, np.maximum)
+    _merge(basins, halves, np.add)
+    image = _image_of(stack, basins)
+    each = np.flatnonzero(np.diff(image, prepend=-1))  # the first basin of each map
     area = np.where(alive, halves, -1)
-    best = alive & (area == area.max(0))
-    if best.sum() > best.any(0).sum():
-        first = _from_above(_first(basins, slots, len(cuts)), np.maximum)
-        _merge(basins, cuts, alive, (first, np.maximum))
-        best &= first == np.where(best, first, 1).min(0)
-    basin, cut = best.nonzero()
-    return cut, _boxes(extent[:, basin, cut])
+    best = alive & (area == _per_map(area, each, np.maximum))
+    if best.sum() > np.logical_or.reduceat(best, each).sum():
+        first = _first(stack, basins)
+        _merge(basins, first, np.maximum)
+        first = np.where(best, first, 1)
+        best &= first == _per_map(first, each, np.minimum)
+    basin, cut, boxes = _listed(best, extent, cuts)
+    return image[basin], cut, boxes
 
 
-def _inverted(levels: Ints, tie: Floats) -> tuple[Ints, Floats]:
-    """Turn a map upside down and put the outside around it."""
-    below = np.full([side + 2 for side in levels.shape], OUTSIDE)
-    below_tie = np.zeros(below.shape)
-    np.subtract(TOP, levels, out=below[1:-1, 1:-1])
-    np.subtract(1, tie, out=below_tie[1:-1, 1:-1])
-    return below, below_tie
-
-
-def _ascend(levels: Ints, tie: Floats, *, diagonal: bool) -> _Basins:
-    """Send each pixel up to its highest neighbour, again and again, until it is on a peak."""
-    import cv2
-
-    index = np.arange(levels.size)
-    low_bits = (1 << int(levels.size).bit_length()) - 1
-    ordered = tie * TIE
-    ordered += levels
-    ordered += 1  # keeps clear of zero, where doubles are spaced otherwise
-    bits = ordered.view(np.int64).ravel()  # positive doubles are ordered like their bits
-    bits &= ~low_bits
-    bits |= index  # which makes the order total
-    shape = cv2.MORPH_RECT if diagonal else cv2.MORPH_CROSS
-    highest = cv2.dilate(ordered, cv2.getStructuringElement(shape, (3, 3)))
-    up = _followed(highest.view(np.int64).ravel() & low_bits)
-    peak = np.flatnonzero(up == index)
-    number = np.empty(levels.size, np.int32)
-    number[peak] = np.arange(len(peak))
-    of = number.take(up).reshape(levels.shape)
-    ends, saddle = _saddles(of, levels, len(peak), diagonal)
-    return _Basins(of, peak, _merges(ends, saddle, len(peak), kept=int(of[0, 0])))
-
-
-def _followed(up: Ints) -> Ints:
-    """Follow pointers to where they end: at what points to itself."""
-    further = up.take(up)
-    while not np.array_equal(further, up):
-        up = further.take(further)
-        further = up.take(up)
-    return up
-
-
-def _merges(ends: Ints, saddle: Ints, count: int, kept: int) -> list[tuple[int, int, int]]:
-    """Join all basins that touch, by the highest saddles first; the first joins the second.
-
-    The basin `kept` never joins another; what it hangs together with joins it.
-    """
-    tree, merges = list(range(count)), []
-    order = np.argsort(-saddle, kind="stable")
-    for a, b, s in zip(*(x.tolist() for x in (*ends[:, order], saddle[order])), strict=True):
-        a, b = _root(tree, a), _root(tree, b)
-        if a == kept:
-            a, b = b, a
-        if a != b:
-            tree[a] = b
-            merges.append((a, b, s))
-    return merges
-
-
-def _root(tree: list[int], node: int) -> int:
-    while tree[node] != node:
-        tree[node] = node = tree[tree[node]]
-    return node
-
-
-def _saddles(of: Ints, levels: Ints, count: int, diagonal: bool) -> tuple[Ints, Ints]:
-    """List the pairs of basins that touch, each with the level below which they hang together."""
-    flat, height, pairs, saddles = of.ravel(), levels.ravel(), list[Ints](), list[Ints]()
-    narrow = flat.astype(np.uint8) if count <= 256 else flat  # is compared faster
-    for down, right in NEIGHBOURS if diagonal else NEIGHBOURS[:2]:
-        step = down * of.shape[1] + right
-        differ = np.zeros(of.shape, bool)
-        size = max(0, of.size - step)
-        np.not_equal(narrow[:size], narrow[step:], out=differ.ravel()[:size])
-        if right:
-            differ[:, -1 if right > 0 else 0] = False
-        here = np.flatnonzero(differ)
-        there = here + step
-        a, b = flat.take(here).astype(np.int64), flat.take(there).astype(np.int64)
-        pairs.append(np.minimum(a, b) * count + np.maximum(a, b))
-        saddles.append(np.minimum(height.take(here), height.take(there)))
-    pair, saddle = _highest(np.concatenate(pairs), np.concatenate(saddles), count)
-    return np.stack(np.divmod(pair, max(count, 1))), saddle
-
-
-def _highest(pair: Ints, saddle: Ints, count: int) -> tuple[Ints, Ints]:
-    """Keep the highest saddle of each pair of basins."""
-    if count <= FEW:  # so that a table of all pairs is cheaper than sorting
-        table = np.zeros(count * count, np.int16)
-        np.maximum.at(table, pair, (saddle + 1).astype(np.int16))
-        found = np.flatnonzero(table)
-        return found, table[found].astype(np.int64) - 1
-    ordered = np.sort((pair << LEVEL_BITS) + saddle)
-    pair = ordered >> LEVEL_BITS
-    last = np.append(pair[1:] != pair[:-1], True)
-    return pair[last], ordered[last] & ((1 << LEVEL_BITS) - 1)
-
-
-def _components(
-    basins: _Basins, levels: Ints, cuts: Ints, outside: int | None = None
-) -> tuple[Ints, Ints]:
-    """List cut and tight box of every component but that of the basin `outside`."""
-    extent = _from_above(_extents(basins, _slots(levels, cuts), len(cuts)), np.maximum)
-    alive = _alive(basins, levels, cuts)
-    _merge(basins, cuts, alive, (extent, np.maximum))
-    if outside is not None:
-        alive[outside] = False
-    basin, cut = alive.nonzero()
-    return cut, _boxes(extent[:, basin, cut])
-
-
-def _merge(basins: _Basins, cuts: Ints, alive: Bools, *tables: tuple[Ints, np.ufunc]) -> None:
-    """Let what joins a basin above a cut add its rows to that basin's, in place."""
-    below = np.searchsorted(cuts, np.arange(OUTSIDE + 1)).tolist()
-    for a, b, saddle in basins.merges:
-        cut = below[saddle]
-        if not cut:
-            break
-        alive[a, :cut] = False
-        for table, combine in tables:
-            row = table[..., b, :cut]
-            combine(row, table[..., a, :cut], out=row)
-
-
-def _alive(basins: _Basins, levels: Ints, cuts: Ints) -> Bools:
-    return levels.ravel()[basins.peak][:, None] > cuts
-
-
-def _slots(levels: Ints, cuts: Ints) -> Ints:
-    """Count the cuts that each pixel lies above."""
-    return np.searchsorted(cuts, np.arange(OUTSIDE + 1)).astype(np.uint8).take(levels)
-
-
-def _boxes(extent: Ints) -> Ints:
-    boxes: Ints = extent.T * np.array([-1, -1, 1, 1])
-    return boxes
-
-
-def _extents(basins: _Basins, slots: Ints, cuts: int) -> Ints:
-    """Return -x0, -y0, x1, y1 of each basin's pixels that lie above exactly so many cuts."""
-    count = len(basins.peak)
-    table = np.full((4, count, cuts + 1), NOWHERE, np.int32)
-    for axis, size in enumerate(reversed(slots.shape)):
-        place = np.arange(size, dtype=np.int32)
-        top = np.zeros((count, size), slots.dtype)
-        line = basins.of * size + place.reshape(-1, *[1] * axis)
-        np.maximum.at(top.ravel(), line.ravel(), slots.ravel())
-        key = (top + np.arange(count)[:, None] * (cuts + 1)).ravel()
-        np.maximum.at(table[axis].ravel(), key, np.tile(-place, count))
-        np.maximum.at(table[axis + 2].ravel(), key, np.tile(place + 1, count))
-    return table
-
-
-def _from_above(table: Ints, combine: np.ufunc) -> Ints:
-    """Let each cut have what all pixels above it make together."""
-    above: Ints = combine.accumulate(table[..., ::-1], axis=-1)[..., -2::-1]
-    return above
-
-
-def _first(basins: _Basins, slots: Ints, cuts: int) -> Ints:
-    """Return minus the first pixel in reading order of those that lie above so many cuts."""
-    table = np.full((len(basins.peak), cuts + 1), NOWHERE)
-    key = (basins.of * (cuts + 1) + slots).ravel()
-    np.maximum.at(table.ravel(), key, -np.arange(slots.size))
-    return table
-
-
-def _half_areas(basins: _Basins, slots: Ints, cuts: int) -> Ints:
-    """Return twice the area that squares of 2x2 pixels add, as polygons of pixel centres.
-
-    Four pixels of a component make an area of 1, three make 1/2. So each square adds 1/2 at the
-    level of its third highest pixel, and again at that of its lowest.
-    """
-    (a, b, c, d), of = _squares(slots), _squares(basins.of * (cuts + 1))
-    low, high = (np.minimum(a, b), np.minimum(c, d)), (np.maximum(a, b), np.maximum(c, d))
-    fourth = np.minimum(*low)
-    third = np.minimum(np.maximum(*low), np.minimum(*high))
-    inside = np.where(a >= d, of[0], of[3])  # one of these two is among the highest three
-    size = len(basins.peak) * (cuts + 1)
-    halves = np.bincount((of[0] + fourth).ravel(), minlength=size)
-    halves += np.bincount((inside + third).ravel(), minlength=size)
-    return halves.reshape(-1, cuts + 1)
-
-
-def _squares(x: Ints) -> list[Ints]:
-    """Return the upper left, upper right, lower left and lower right pixels of all 2x2 squares."""
-    return [x[:-1, :-1], x[:-1, 1:], x[1:, :-1], x[1:, 1:]]
-
-
-def _filled(levels: Ints, tie: Floats) -> Ints:
+def _filled(stack: Stack) -> Stack:
     """Fill every hole above every level: raise what no path below it leads out of."""
-    basins = _ascend(*_inverted(levels, tie), diagonal=False)
-    outside = basins.of[0, 0]
-    way = np.full(len(basins.peak), OUTSIDE)  # the highest saddle on the best way out
+    holes = ascend(stack.upside_down(), diagonal=False)
+    outside = int(holes.of[-1])
+    way = np.zeros(len(holes.peak), np.int32)  # the highest saddle on the best way out
+    way[outside] = LEVELS - 1
     members: dict[int, list[int]] = {}
-    for a, b, saddle in basins.merges:
+    for a, b, saddle in holes.merges:
         group = members.pop(a, [a])
         if b == outside:
             way[group] = saddle
         else:
             members.setdefault(b, [b]).extend(group)
-    filled: Ints = np.maximum(levels, (TOP - way).take(basins.of[1:-1, 1:-1]))
-    return filled
+    return stack.raised(np.repeat((LEVELS - 1 - way).take(holes.of_piece), holes.lengths))
+
+
+def _components(stack: Stack, basins: Basins, cuts: Ints, outside: int | None = None) -> Found:
+    """List image, cut and tight box of every component but that of the basin `outside`."""
+    extent, alive = _extents(stack, basins), _alive(stack, basins)
+    _merge(basins, extent, np.maximum)
+    if outside is not None:
+        alive[outside] = False
+    basin, cut, boxes = _listed(alive, extent, cuts)
+    return _image_of(stack, basins)[basin], cut, boxes
+
+
+def _merge(basins: Basins, table: Ints, combine: np.ufunc) -> None:
+    """Let what joins a basin above a cut add its row to that basin's, in place."""
+    for a, b, saddle in basins.merges:
+        row = table[..., b, :saddle]
+        combine(row, table[..., a, :saddle], out=row)
+
+
+def _alive(stack: Stack, basins: Basins) -> Bools:
+    """Tell above which cuts a basin lends its component the name: from its merge to its peak."""
+    cut, merge = np.arange(CUTS), np.zeros(len(basins.peak), np.int64)
+    for a, _, saddle in basins.merges:
+        merge[a] = saddle
+    alive: Bools = (cut >= merge[:, None]) & (cut < stack.levels[basins.peak][:, None])
+    return alive
+
+
+def _image_of(stack: Stack, basins: Basins) -> Ints:
+    return basins.peak // (stack.rows * stack.columns)
+
+
+def _listed(there: Bools, extent: Ints, cuts: Ints) -> tuple[Ints, Ints, Ints]:
+    """List basin, cut and box of what is there."""
+    if len(cuts) < CUTS:
+        there, extent = there[:, cuts], extent[..., cuts]
+    place = np.flatnonzero(there)
+    basin, cut = np.divmod(place, len(cuts))
+    boxes = extent.reshape(4, -1).take(place, axis=1).T * np.array([-1, -1, 1, 1])
+    return basin, cut, boxes
+
+
+def _extents(stack: Stack, basins: Basins) -> Ints:
+    """Return -x0, -y0, x1, y1 of what of each basin lies above each cut, `[4, k, CUTS]`.
+
+    A basin is in a row up to the top of its pieces there, and in a column up to the highest pixel
+    of each run of its pixels.
+    """
+    import cv2
+
+    levels = stack.levels
+    small = np.min_scalar_type(-max(stack.rows, stack.columns) - 1)
+    table = np.full((LEVELS, 4, len(basins.peak)), np.iinfo(small).min, small)
+    row = basins.tops // stack.columns % stack.rows - 1
+    _reach(table, 1, levels.take(basins.tops), basins.of_piece, row)
+    turned = (cv2.transpose(x.reshape(-1, stack.columns)) for x in (basins.of, levels))
+    of, level = (x.ravel() for x in turned)
+    height = len(of) // stack.columns
+    new = np.ones(len(of), bool)
+    np.not_equal(of[1:], of[:-1], out=new[1:])
+    new[::height] = True
+    start = np.flatnonzero(new)
+    _reach(table, 0, np.maximum.reduceat(level, start), of.take(start), start // height)
+    return _from_above(table)
+
+
+def _reach(table: Ints, axis: int, level: Ints, of: Ints, place: Ints) -> None:
+    """Let basins that are as high as `level` at some place reach there."""
+    count, flat, place = table.shape[2], table.reshape(-1), place.astype(table.dtype)
+    key = level.astype(np.int64) * (4 * count) + of + axis * count
+    np.maximum.at(flat, key, -place)
+    np.maximum.at(flat, key + 2 * count, place + 1)
+
+
+def _from_above(table: Ints) -> Ints:
+    """Return the maximum over all levels above each cut, `[LEVELS, ...]` to `[..., CUTS]`."""
+    other = np.empty_like(table)
+    for step in (1, 2, 4, 8, 16, 32, 64, 128):
+        np.maximum(table[:-step], table[step:], out=other[:-step])
+        other[-step:] = table[-step:]
+        table, other = other, table
+    return np.ascontiguousarray(np.moveaxis(table[1:], 0, -1))
+
+
+def _first(stack: Stack, basins: Basins) -> Ints:
+    """Return minus the first pixel in reading order of those that lie above each cut."""
+    table = np.full((LEVELS, len(basins.peak)), -stack.order.size)
+    key = stack.levels.astype(np.int64) * table.shape[1] + basins.of
+    np.maximum.at(table.reshape(-1), key, -np.arange(len(key)))
+    return _from_above(table)
+
+
+def _half_areas(stack: Stack, basins: Basins) -> Ints:
+    """Return twice the area that squares of 2x2 pixels add, as polygons of pixel centres.
+
+    Four pixels of a component make an area of 1, three make 1/2. So each square adds 1/2 at the
+    level of its third highest pixel, and again at that of its lowest.
+    """
+    (a, b, c, d), of = (_squares(x, stack.columns) for x in (stack.levels, basins.of))
+    low, high = (np.minimum(a, b), np.minimum(c, d)), (np.maximum(a, b), np.maximum(c, d))
+    fourth = np.minimum(*low)
+    third = np.minimum(np.maximum(*low), np.minimum(*high))
+    inside = of[3] + (of[0] - of[3]) * (a >= d)  # of the two that is among the highest three
+    size = len(basins.peak) * LEVELS
+    halves = np.zeros(size, np.int64)
+    for basin, level in ((of[0], fourth), (inside, third)):
+        key = basin.astype(np.min_scalar_type(size)) * LEVELS
+        halves += np.bincount(key + (LEVELS - 1 - level), minlength=size)  # from the highest on
+    return halves.reshape(-1, LEVELS).cumsum(1)[:, CUTS - 1 :: -1].copy()
+
+
+def _squares(x: Ints, columns: int) -> list[Ints]:
+    """Return the upper left, upper right, lower left and lower right pixels of all 2x2 squares."""
+    return [x[: -columns - 1], x[1:-columns], x[columns:-1], x[columns + 1 :]]
+
+
+def _per_map(table: Ints, first: Ints, combine: np.ufunc) -> Ints:
+    """Combine the rows of each map's basins, and give each basin what its map has."""
+    counts = np.diff(first, append=len(table))
+    found: Ints = np.repeat(combine.reduceat(table, first, axis=0), counts, axis=0)
+    return found

@@ -136,12 +136,12 @@ def _contours(
 ) -> tuple[LevelBoxes, Int[Tensor, "n t"], int]:
     """Find the contours above each distinct cut; return also which cut each threshold is."""
     _check(scores, thresholds, contours)
-    levels = (scores * 255).to(torch.uint8)  # cuts fractions off
-    highest = levels.flatten(1).amax(1).double() if len(levels) else scores.new_zeros(0)
+    highest = scores.flatten(1).amax(1) if scores.numel() else scores.new_zeros(len(scores))
+    highest = (highest * 255).long().double()  # cuts fractions off
     cut = (thresholds.to(scores.device) * highest[:, None]).long()
     cuts, cut_of = cut.unique(return_inverse=True)
     find = largest_contours if contours == "largest" else all_contours
-    found = find(levels, cuts, scores)
+    found = find(scores, cuts)
     corner = torch.tensor([scores.shape[2] - 1, scores.shape[1] - 1], device=scores.device)
     boxes = torch.cat([found.boxes[:, :2], found.boxes[:, 2:].minimum(corner)], 1)
     return LevelBoxes(image=found.image, cut=found.cut, boxes=boxes), cut_of, max(len(cuts), 1)
