@@ -148,7 +148,8 @@ def summary(times: list[tuple[int, float, float]]) -> dict[str, Any]:
 
 def line(row: dict[str, Any]) -> str:
     return (
-        f"{row['pictures']} pictures, loop {row['loop_ms']:.1f} ms, sweep {row['sweep_ms']:.2f} ms, "
+        f"{row['pictures']} pictures, loop {row['loop_ms']:.1f} ms, "
+        f"sweep {row['sweep_ms']:.2f} ms, "
         f"ratio {row['ratio']:.1f} ({row['ratio_5']:.1f} to {row['ratio_95']:.1f}); "
         f"together {row['loop_s']:.1f} s and {row['sweep_s']:.2f} s"
     )

@@ -40,18 +40,19 @@ def largest_boxes(scores: Floats, cuts: Ints) -> Found:
     """Return image, cut and box of the largest contour above each cut that a map rises over."""
     stack = _filled(stacked(scores))
     basins = ascend(stack, diagonal=True)
-    extent, halves, alive = (of(stack, basins) for of in (_extents, _half_areas, _alive))
+    extent, halves = _extents(stack, basins), _half_areas(stack, basins)
+    alive = _alive(stack, basins)
     _merge(basins, extent, np.maximum)
     _merge(basins, halves, np.add)
     image = _image_of(stack, basins)
     each = np.flatnonzero(np.diff(image, prepend=-1))  # the first basin of each map
     area = np.where(alive, halves, -1)
     best = alive & (area == _per_map(area, each, np.maximum))
-    if best.sum() > np.logical_or.reduceat(best, each).sum():
-        first = _first(stack, basins)
-        _merge(basins, first, np.maximum)
-        first = np.where(best, first, 1)
-        best &= first == _per_map(first, each, np.minimum)
+    for below in (lambda: extent[1], lambda: _first(stack, basins)):
+        if best.sum() == np.logical_or.reduceat(best, each).sum():
+            break
+        begins = np.where(best, below(), 1)  # of equals the one that begins last
+        best &= begins == _per_map(begins, each, np.minimum)
     basin, cut, boxes = _listed(best, extent, cuts)
     return image[basin], cut, boxes
 
@@ -155,11 +156,13 @@ def _from_above(table: Ints) -> Ints:
 
 
 def _first(stack: Stack, basins: Basins) -> Ints:
-    """Return minus the first pixel in reading order of those that lie above each cut."""
+    """Return minus the first pixel in reading order of what hangs together above each cut."""
     table = np.full((LEVELS, len(basins.peak)), -stack.order.size)
     key = stack.levels.astype(np.int64) * table.shape[1] + basins.of
     np.maximum.at(table.reshape(-1), key, -np.arange(len(key)))
-    return _from_above(table)
+    first = _from_above(table)
+    _merge(basins, first, np.maximum)
+    return first
 
 
 def _half_areas(stack: Stack, basins: Basins) -> Ints:
@@ -177,8 +180,19 @@ def _half_areas(stack: Stack, basins: Basins) -> Ints:
     halves = np.zeros(size, np.int64)
     for basin, level in ((of[0], fourth), (inside, third)):
         key = basin.astype(np.min_scalar_type(size)) * LEVELS
-        halves += np.bincount(key + (LEVELS - 1 - level), minlength=size)  # from the highest on
+        halves += _counts(key + (LEVELS - 1 - level), size)  # from the highest level on
     return halves.reshape(-1, LEVELS).cumsum(1)[:, CUTS - 1 :: -1].copy()
+
+
+def _counts(key: Ints, size: int) -> Ints:
+    """Count each number below `size`."""
+    if key.dtype != np.uint16 or size > 1 << 16 or len(key) >= 1 << 24:
+        return np.bincount(key, minlength=size)
+    import cv2
+
+    # in half the time, in float32
+    counts: Ints = cv2.calcHist([key[None]], [0], None, [size], [0, size]).ravel().astype(np.int64)
+    return counts
 
 
 def _squares(x: Ints, columns: int) -> list[Ints]:

@@ -19,6 +19,7 @@ __all__ = ["LEVELS", "Basins", "Bools", "Ints", "Stack", "ascend", "stacked"]
 
 Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
+Merge = tuple[int, int, int]
 
 LEVELS = 256
 LEVEL_BITS, FINE_BITS = 8, 23
@@ -72,7 +73,7 @@ class Basins(NamedTuple):
     lengths: Ints
     tops: Ints
     peak: Ints
-    merges: list[tuple[int, int, int]]
+    merges: list[Merge]
 
 
 def stacked(scores: NDArray[np.floating[Any]]) -> Stack:
@@ -97,7 +98,7 @@ def ascend(stack: Stack, *, diagonal: bool) -> Basins:
     bounds = np.concatenate([[0], turn[1::2], [size]])
     lengths = bounds[1:] - bounds[:-1]
     up = np.arange(len(tops))
-    piece = np.repeat(up, lengths)
+    piece = np.repeat(up.astype(np.min_scalar_type(-len(up))), lengths)
     beside, higher = _beside(order, tops[:-1], stack.columns, diagonal)
     np.copyto(up[:-1], piece.take(beside), where=higher)
     first, of_piece = _numbered(_followed(up))
@@ -162,11 +163,12 @@ def _saddles(
         here.append(np.flatnonzero(of[:-step] != of[step:]))
         there.append(here[-1] + step)
     one, other = np.concatenate(here), np.concatenate(there)
-    saddle = (np.minimum(order.take(one), order.take(other)) >> FINE_BITS).astype(np.uint16)
+    between = (np.minimum(order.take(one), order.take(other)) >> FINE_BITS).astype(np.uint16)
     a, b = of.take(one), of.take(other)
-    pair = np.minimum(a, b).astype(np.int64) * count + np.maximum(a, b)
-    pair, saddle = _highest(pair, saddle, count)
-    return np.stack(np.divmod(pair, max(count, 1))), saddle
+    pair, saddle = _highest(
+        np.minimum(a, b).astype(np.int64) * count + np.maximum(a, b), between, count
+    )
+    return np.stack(np.divmod(pair, count)), saddle
 
 
 def _highest(pair: Ints, saddle: Ints, count: int) -> tuple[Ints, Ints]:
@@ -182,25 +184,23 @@ def _highest(pair: Ints, saddle: Ints, count: int) -> tuple[Ints, Ints]:
     return pair[last], saddle[last]
 
 
-def _merges(
-    ends: Ints, saddle: Ints, order: Ints, peak: Ints
-) -> tuple[Ints, list[tuple[int, int, int]]]:
+def _merges(ends: Ints, saddle: Ints, order: Ints, peak: Ints) -> tuple[Ints, list[Merge]]:
     """Join the basins that touch, by the highest saddles first: the lower one joins the higher.
 
     Returns:
         For each basin the one that it belongs to wherever it is there at all, mostly another; and
         the merges of those that stand alone above some cut.
     """
-    height = order.take(peak)
+    height: Ints = order.take(peak)
     level, rank = height >> FINE_BITS, (height.astype(np.int64) << 32) + peak
     low, high = np.where(rank[ends[0]] < rank[ends[1]], ends, ends[::-1])
-    up, alike = np.arange(len(peak)), saddle == level[low]
-    up[low[alike]] = high[alike]
-    up = _followed(up)
+    hooked, alike = np.arange(len(peak)), saddle == level[low]
+    hooked[low[alike]] = high[alike]
+    up = _followed(hooked)
     left = np.flatnonzero(up[low] != up[high])
     left = left[np.argsort(-saddle[left], kind="stable")]
     tree, into, ranks, levels = up.tolist(), up.copy(), rank.tolist(), level.tolist()
-    merges, parts = [], []
+    merges, parts = list[Merge](), list[Merge]()
     for x, y, s in zip(*(of[left].tolist() for of in (low, high, saddle)), strict=True):
         a, b = sorted((_root(tree, x), _root(tree, y)), key=ranks.__getitem__)
         if a != b:

@@ -135,11 +135,11 @@ def _contours(
     scores: Tensor, thresholds: Tensor, contours: Contours
 ) -> tuple[LevelBoxes, Int[Tensor, "n t"], int]:
     """Find the contours above each distinct cut; return also which cut each threshold is."""
-    _check(scores, thresholds, contours)
-    highest = scores.flatten(1).amax(1) if scores.numel() else scores.new_zeros(len(scores))
+    highest = _check(scores, thresholds, contours)
     highest = (highest * 255).long().double()  # cuts fractions off
     cut = (thresholds.to(scores.device) * highest[:, None]).long()
-    cuts, cut_of = cut.unique(return_inverse=True)
+    asked = torch.zeros(256, dtype=torch.bool, device=scores.device).index_fill_(0, cut.view(-1), 1)
+    cuts, cut_of = asked.nonzero().view(-1), (asked.cumsum(0) - 1)[cut]
     find = largest_contours if contours == "largest" else all_contours
     found = find(scores, cuts)
     corner = torch.tensor([scores.shape[2] - 1, scores.shape[1] - 1], device=scores.device)
@@ -147,14 +147,18 @@ def _contours(
     return LevelBoxes(image=found.image, cut=found.cut, boxes=boxes), cut_of, max(len(cuts), 1)
 
 
-def _check(scores: Tensor, thresholds: Tensor, contours: str) -> None:
+def _check(scores: Tensor, thresholds: Tensor, contours: str) -> Float[Tensor, " n"]:
+    """Return the highest score of each map."""
     if contours not in ("largest", "all"):
         raise InputError(f"contours is 'largest' or 'all', got {contours!r}")
-    low, high = scores.aminmax() if scores.numel() else (scores.new_zeros(()),) * 2
-    if not bool((low >= 0) & (high <= 1)):  # NaN is neither
+    low = high = scores.new_zeros(len(scores))
+    if scores.numel():
+        low, high = scores.flatten(1).aminmax(dim=1)
+    if not bool(((low >= 0) & (high <= 1)).all()):  # NaN is neither
         raise InputError("scores lie in [0, 1]; normalise the maps, and find out where NaN is from")
     if not len(thresholds) or not bool(((thresholds >= 0) & (thresholds < 1)).all()):
         raise InputError(f"thresholds lie in [0, 1), got {thresholds.tolist()[:5]}")
+    return high
 
 
 @dataclass(kw_only=True)

@@ -1,5 +1,7 @@
 """The field's standard evaluator, written out: threshold, contours, boxes, one by one."""
 
+from importlib import import_module
+
 import cv2
 import numpy as np
 import pytest
@@ -111,6 +113,22 @@ def test_a_thousand_thresholds_at_full_size(multiple):
     for j in range(0, 1000, 7):
         want = literal_boxes(score, thresholds[j], multiple)
         assert sorted(found.boxes[found.threshold == j].tolist()) == sorted(want)
+
+
+@pytest.mark.parametrize("find", [all_contours, largest_contours])
+def test_some_maps_at_a_time_are_all_maps(find, monkeypatch):
+    monkeypatch.setattr(import_module("attrib.localize.level_sets"), "TOGETHER", 6000)
+    dark, many = np.zeros((48, 60)), [RNG.random((48, 60)) for _ in range(2)]
+    planes = [dark, *many, normalised(smooth(48, 60, 7)), dark]
+    scores, cuts = torch.from_numpy(np.stack(planes)), torch.arange(255)
+    answers = []
+    for engine in ("opencv", "torch"):
+        found = find(scores, cuts, engine)
+        rows = torch.cat([found.image[:, None], found.cut[:, None], found.boxes], 1)
+        answers.append(rows.unique(dim=0, return_counts=True))
+    assert set(answers[0][0][:, 0].tolist()) == {1, 2, 3}
+    for here, there in zip(*answers, strict=True):
+        assert torch.equal(here, there)
 
 
 def test_maps_that_do_not_use_the_whole_range():
