@@ -4,8 +4,8 @@ Steepest ascent leads each pixel to a peak and so parts a map into *basins*. Abo
 whose peaks rise above it hang together where the *saddle* between them does; what is to be found
 per level is then a matter of a few basins, not of all pixels. Holes are the same upside down.
 
-Three implementations of one definition, all exact. Engine `"opencv"`: OpenCV and NumPy, map by
-map, on the CPU. On any other device all maps at once, in batched torch, which never returns to the
+Three implementations of one definition, all exact. Engine `"opencv"`: OpenCV and NumPy, a few maps
+at once, on the CPU, where not pixels ascend but what lies between two valleys of a row. On any other device all maps at once, in batched torch, which never returns to the
 host per map or level: `"triton"` leaves what hangs together to kernels that join all basins at all
 levels, `"torch"` to rounds of which each asks once whether it was the last.
 """

@@ -95,7 +95,7 @@ def _alive(stack: Stack, basins: Basins) -> Bools:
     cut, merge = np.arange(CUTS), np.zeros(len(basins.peak), np.int64)
     for a, _, saddle in basins.merges:
         merge[a] = saddle
-    alive: Bools = (cut >= merge[:, None]) & (cut < stack.levels[basins.peak][:, None])
+    alive: Bools = (cut >= merge[:, None]) & (cut < stack.levels_at(basins.peak)[:, None])
     return alive
 
 
@@ -125,7 +125,7 @@ def _extents(stack: Stack, basins: Basins) -> Ints:
     small = np.min_scalar_type(-max(stack.rows, stack.columns) - 1)
     table = np.full((LEVELS, 4, len(basins.peak)), np.iinfo(small).min, small)
     row = basins.tops // stack.columns % stack.rows - 1
-    _reach(table, 1, levels.take(basins.tops), basins.of_piece, row)
+    _reach(table, 1, stack.levels_at(basins.tops), basins.of_piece, row)
     turned = (cv2.transpose(x.reshape(-1, stack.columns)) for x in (basins.of, levels))
     of, level = (x.ravel() for x in turned)
     height = len(of) // stack.columns

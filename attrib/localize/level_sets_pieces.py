@@ -46,6 +46,11 @@ class Stack(NamedTuple):
         """The order without what is finer than a level."""
         return (self.order >> FINE_BITS).astype(np.uint8)
 
+    def levels_at(self, pixels: Ints) -> Ints:
+        """The levels of some pixels."""
+        levels: Ints = self.order.take(pixels) >> FINE_BITS
+        return levels
+
     def upside_down(self) -> Stack:
         """Turn levels `l` into `255 - l`, so that what was around the maps is highest."""
         return self._replace(order=HIGHEST - self.order)
