@@ -5,9 +5,10 @@ whose peaks rise above it hang together where the *saddle* between them does; wh
 per level is then a matter of a few basins, not of all pixels. Holes are the same upside down.
 
 Three implementations of one definition, all exact. Engine `"opencv"`: OpenCV and NumPy, a few maps
-at once, on the CPU, where not pixels ascend but what lies between two valleys of a row. On any other device all maps at once, in batched torch, which never returns to the
-host per map or level: `"triton"` leaves what hangs together to kernels that join all basins at all
-levels, `"torch"` to rounds of which each asks once whether it was the last.
+at once, on the CPU, where not pixels ascend but what lies between two valleys of a row. On any
+other device all maps at once, in batched torch, which never returns to the host per map or level:
+`"triton"` leaves what hangs together to kernels that join all basins at all levels, `"torch"` to
+rounds of which each asks once whether it was the last.
 """
 
 from __future__ import annotations
