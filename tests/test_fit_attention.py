@@ -175,12 +175,30 @@ def test_tensorboard_gets_what_the_log_gets(root, tmp_path, monkeypatch):
 
 
 def test_the_command(root, tmp_path):
-    data = ["--dataset", "folder", "--root", str(root), "--labels", str(root / "labels.csv")]
+    data = ["--data", str(root), "--labels", str(root / "labels.csv")]
     options = ["--model", "demo", "--epochs", "1", "--batch-size", "4", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, ["fit", "aib", *data, *options])
     assert done.exit_code == 0, done.output
     assert "epoch   1   loss" in done.output
     assert (tmp_path / "attention.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", ["classifier", "aib", "ib-mask", "aib-network"])
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (["--data", "x", "--root", "y"], "got --data and --root"),
+        (["--dataset", "folder"], "got --dataset"),
+        ([], "got nothing"),
+    ],
+)
+def test_pictures_are_named_once(command, given, got, tmp_path):
+    model = [] if command == "aib-network" else ["--model", "demo"]
+    options = ["fit", command, *model, "--out", str(tmp_path), *given]
+    done = CliRunner().invoke(app, options)
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception).startswith("pictures are named by --data FOLDER or by --dataset")
+    assert str(done.exception).endswith(got)
 
 
 def test_cub_as_pictures_with_classes(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from attrib.bottleneck.mask_model import MaskNoise
 from attrib.bottleneck.mask_network import MaskNetwork
 from attrib.bottleneck.mask_view import BLUR, class_cost, filling
 from attrib.cli import app
-from attrib.datasets import Folder, Scenes
+from attrib.datasets import Folder, Scenes, UnlabelledFolder
 from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, OutputError, SpecError, SplitError, WeightsError
 from attrib.fit import MaskConfig, fit_mask
@@ -381,8 +382,6 @@ def test_every_option_trains(root, tmp_path, options):
 
 
 def test_a_multi_label_model_trains(root, tmp_path):
-    from dataclasses import replace
-
     (tmp_path / "labels.csv").write_text(
         f"path,label\n{root / '0.png'},{CLASSES[0]}\n{root / '0.png'},{CLASSES[2]}\n"
     )
@@ -414,6 +413,36 @@ def test_mistakes(trained, root, tmp_path):
     broken.model.head.bias.data[0] = math.nan
     with pytest.raises(InputError, match="the loss is nan at step 1 of epoch 1"):
         fit_mask(broken, folder(root), out=tmp_path / "nan", config=CONFIG)
+
+
+def test_masks_of_predictions_need_no_labels(root, tmp_path):
+    """A flat folder, or one with classes that the model lacks, is as good as labelled pictures."""
+    config = replace(CONFIG, epochs=1, signal="prediction")
+    flat = tmp_path / "flat"
+    (flat / "no class" / ".hidden").mkdir(parents=True)
+    for i in range(12):
+        place = flat / "no class" if i % 2 else flat
+        (place / f"{i:02}.png").write_bytes((root / f"{i}.png").read_bytes())
+    (flat / "notes.txt").write_text("no picture")
+    (flat / "no class" / ".hidden" / "x.png").write_bytes((root / "0.png").read_bytes())
+    data = UnlabelledFolder(flat)
+    assert [data[i].id for i in (0, 1, 6)] == ["00", "02", "no class/01"]
+    assert len(data) == 12
+    assert data[0].labels == ()
+    found = fit_mask(demo(), data, out=tmp_path / "a", config=config)["history"][0]
+    assert 0 < found["accuracy"] <= 1
+    assert "accuracy_whole" not in found  # 1 by definition
+    options = ["--data", str(flat), "--signal", "prediction", "--model", "demo", "--epochs", "1"]
+    out = ["--batch-size", "4", "--width", "4", "--lr", "1e-2", "--out", str(tmp_path / "b")]
+    done = CliRunner().invoke(app, ["fit", "ib-mask", *options, *out])
+    assert done.exit_code == 0, done.output
+    refused = CliRunner().invoke(app, ["fit", "ib-mask", *options[:2], *options[4:], *out])
+    assert "'no class'" in str(refused.exception)  # labels are asked for by default
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no pictures, files \.bmp, "):
+        UnlabelledFolder(tmp_path / "empty")
+    with pytest.raises(InputError, match="no masks; use Folder"):
+        data.mask(0)
 
 
 def test_files_that_are_refused(trained, tmp_path):

@@ -8,16 +8,17 @@ import typer
 
 from attrib.cli.options import (
     Bfloat16,
-    DatasetName,
+    Data,
     Device,
     Epochs,
     FirstRate,
+    FitDatasetName,
+    FitRoot,
     Labels,
     ModelName,
     NumClasses,
     Readers,
     ResultFolder,
-    Root,
     Seed,
     Split,
     StepSize,
@@ -25,6 +26,7 @@ from attrib.cli.options import (
     Weights,
     labelled_dataset,
     print_terms,
+    source,
 )
 from attrib.fit import AttentionConfig, MaskConfig
 
@@ -32,10 +34,11 @@ __all__ = ["aib", "ib_mask"]
 
 
 def aib(
-    dataset: DatasetName,
-    root: Root,
     model: ModelName,
     out: ResultFolder,
+    data: Data = None,
+    dataset: FitDatasetName = None,
+    root: FitRoot = None,
     split: Split = None,
     labels: Labels = None,
     epochs: Epochs = AttentionConfig.epochs,
@@ -78,17 +81,19 @@ def aib(
     )
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     split_model = attrib.split(loaded)
-    data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
-    report = fit_attention(split_model, data, out=out, config=config, tensorboard=tensorboard)
+    kind, place = source(data, dataset, root)
+    train = labelled_dataset(kind, place, split, labels, classes=split_model.spec.labels)
+    report = fit_attention(split_model, train, out=out, config=config, tensorboard=tensorboard)
     print_terms(report)
     typer.echo(f"""explain with --method "aib(weights='{out / FILE}')\"""")
 
 
 def ib_mask(
-    dataset: DatasetName,
-    root: Root,
     model: ModelName,
     out: ResultFolder,
+    data: Data = None,
+    dataset: FitDatasetName = None,
+    root: FitRoot = None,
     split: Split = None,
     labels: Labels = None,
     epochs: Epochs = MaskConfig.epochs,
@@ -120,7 +125,10 @@ def ib_mask(
         str, typer.Option(help="What hidden pixels show: mean or blur.")
     ] = MaskConfig.fill,
     signal: Annotated[
-        str, typer.Option(help="Classes that masks keep: label or prediction.")
+        str,
+        typer.Option(
+            help="Classes that masks keep: label or prediction, for which any pictures will do."
+        ),
     ] = MaskConfig.signal,
     others: Annotated[
         float, typer.Option(help="Share of conditional masks asked for another class.")
@@ -142,6 +150,7 @@ def ib_mask(
 ) -> None:
     """Train an IB mask network for a classifier, which stays as it is."""
     import attrib
+    from attrib.datasets import LabelledDataset, UnlabelledFolder
     from attrib.fit import fit_mask
     from attrib.fit.mask import FILE
 
@@ -170,7 +179,12 @@ def ib_mask(
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     need = "class_maps" if config.reads == "features" else "features"
     split_model = attrib.split(loaded, need=need)  # type: ignore[arg-type]
-    data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
-    report = fit_mask(split_model, data, out=out, config=config, tensorboard=tensorboard)
+    kind, place = source(data, dataset, root)
+    train: LabelledDataset
+    if (config.signal, kind, labels) == ("prediction", "folder", None):
+        train = UnlabelledFolder(place)
+    else:
+        train = labelled_dataset(kind, place, split, labels, classes=split_model.spec.labels)
+    report = fit_mask(split_model, train, out=out, config=config, tensorboard=tensorboard)
     print_terms(report)
     typer.echo(f"""explain with --method "ib-mask(weights='{out / FILE}')\"""")

@@ -11,12 +11,13 @@ from attrib.cli.options import (
     Bfloat16,
     Device,
     Epochs,
+    FitRoot,
     Readers,
-    Root,
     Seed,
     StepSize,
     TensorBoard,
     print_terms,
+    source,
 )
 from attrib.fit import NetworkConfig
 
@@ -24,11 +25,16 @@ __all__ = ["aib_network"]
 
 
 def aib_network(
-    dataset: Annotated[
-        str, typer.Option(help="cifar10, cifar100, svhn, stl10, cub, or splits: SPLIT/CLASS/NAME.")
-    ],
-    root: Root,
     out: Annotated[Path, typer.Option(help="Folder for the network; what is begun there goes on.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder or zip of SPLIT/CLASS/NAME: short for --dataset splits --root."),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="cifar10, cifar100, svhn, stl10, cub, or splits: SPLIT/CLASS/NAME."),
+    ] = None,
+    root: FitRoot = None,
     network: Annotated[
         str, typer.Option(help="vgg32, wrn28_10 or cub_vgg16.")
     ] = NetworkConfig.network,
@@ -91,11 +97,12 @@ def aib_network(
         seed=seed,
         readers=readers,
     )
+    kind, place = source(data, dataset, root, folder="splits")
     _, report = fit_network(
-        picture_set(dataset, root, split),
+        picture_set(kind, place, split),
         out=out,
         config=config,
-        test=picture_set(dataset, root, test) if test else None,
+        test=picture_set(kind, place, test) if test else None,
         features=features,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         tensorboard=tensorboard,

@@ -5,7 +5,7 @@ from attrib.datasets.coco import COCO
 from attrib.datasets.crops import random_crop, random_shift
 from attrib.datasets.cub import CUB, LabelledCUB
 from attrib.datasets.digits import MarkedDigits, digits, marked_digits
-from attrib.datasets.folder import Folder
+from attrib.datasets.folder import Folder, UnlabelledFolder
 from attrib.datasets.imagenet import ImageNetBoxes, TinyImageNet
 from attrib.datasets.labelled import IGNORE, LabelledDataset, LabelledSample
 from attrib.datasets.per_class import BoxedDataset, PerClass
@@ -41,6 +41,7 @@ __all__ = [
     "ScenesWithBoxes",
     "Squashed",
     "TinyImageNet",
+    "UnlabelledFolder",
     "WsolMetadata",
     "anchors",
     "digit_rectangles",
