@@ -13,7 +13,14 @@ from attrib.datasets.picture_files import picture_set, split_folders
 from attrib.datasets.picture_sets import InMemory, PictureSet, Squashed, matched, resized
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.datasets.scenes import Scene, Scenes, ScenesWithBoxes
-from attrib.datasets.synthetic import RegionPictures, anchors, digit_rectangles, small_digits
+from attrib.datasets.synthetic import (
+    RegionPictures,
+    anchors,
+    cifar10_rectangles,
+    digit_rectangles,
+    rectangles,
+    small_digits,
+)
 from attrib.datasets.voc import VOC
 from attrib.datasets.wsol_metadata import WsolMetadata
 
@@ -44,6 +51,7 @@ __all__ = [
     "UnlabelledFolder",
     "WsolMetadata",
     "anchors",
+    "cifar10_rectangles",
     "digit_rectangles",
     "digits",
     "marked_digits",
@@ -51,6 +59,7 @@ __all__ = [
     "picture_set",
     "random_crop",
     "random_shift",
+    "rectangles",
     "resized",
     "small_digits",
     "split_folders",
