@@ -19,7 +19,8 @@ from attrib.datasets import Folder, LabelledCUB, Scenes
 from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, MissingExtraError, SpecError, SplitError, WeightsError
 from attrib.fit import AttentionConfig, fit_attention
-from tests.models import Everything
+from attrib.models import imprint
+from tests.models import Everything, images, make
 
 CONFIG = AttentionConfig(epochs=2, batch_size=4, latent=8, lr=1e-2)
 
@@ -108,6 +109,47 @@ def test_mistakes(trained, root):
     wide = Folder(root, root / "labels.csv", classes=(*CLASSES, "more"))
     with pytest.raises(InputError, match="9 classes, demo only 8"):
         fit_attention(classifier, wide, out=root / "no")
+
+
+def test_what_was_loaded_is_not_taken_for_what_is_there(trained, root, tmp_path):
+    """A file that is written anew is read anew; weights that change in place are noticed."""
+    file, images = tmp_path / "attention.safetensors", torch.rand(1, 3, 96, 96)
+    file.write_bytes((trained[0] / "attention.safetensors").read_bytes())
+    model = attrib.load_model("demo", device="cpu")
+    explainer = attrib.Explainer(model, f"aib(weights={str(file)!r})")
+    before = explainer(images).maps
+    assert torch.equal(explainer(images).maps, before)
+    other = AttachedAIB(explainer.classifier, latent=8, seed=3)
+    other.save(file)
+    with torch.no_grad():
+        want = other.attention_map(images)
+    assert not torch.equal(want, before)
+    assert torch.equal(explainer(images).maps, want)
+    model.head.bias.data[0] += 1e-3  # torch does not count this change
+    with pytest.raises(WeightsError, match="was trained on 'demo'"):
+        explainer(images)
+    model.head.bias.data[0] -= 1e-3
+    file.unlink()
+    with pytest.raises(WeightsError, match="cannot be read"):
+        explainer(images)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.fc.bias.data[0].add_(1e-6),
+        lambda m: m.features[1].running_mean.data[-1].mul_(1.001),
+        lambda m: m.fc.weight.detach().copy_(m.fc.weight.flip(1)),  # the sum stays
+        lambda m: m.double(),
+    ],
+)
+def test_an_imprint_tells_every_change(change):
+    model = make("plain")
+    first = imprint(model)
+    model.eval()(images())
+    assert imprint(model) == first
+    change(model)
+    assert imprint(model) != first
 
 
 def test_attention_at_an_earlier_layer(root, tmp_path):
