@@ -20,7 +20,7 @@ from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, MissingExtraError, SpecError, SplitError, WeightsError
 from attrib.fit import AttentionConfig, fit_attention
 from attrib.models import imprint
-from tests.models import Everything, images, make
+from tests.models import SPEC, Everything, images, make
 
 CONFIG = AttentionConfig(epochs=2, batch_size=4, latent=8, lr=1e-2)
 
@@ -134,6 +134,19 @@ def test_what_was_loaded_is_not_taken_for_what_is_there(trained, root, tmp_path)
         explainer(images)
 
 
+@pytest.mark.parametrize("name", ["plain", "in-place", "twice", "shared-relu"])
+@pytest.mark.parametrize("layer", ["", "features.2"])
+def test_one_pass_gives_the_grid_and_the_logits_that_two_do(name, layer):
+    """Also where the layer runs again later: of a shared module the first output counts."""
+    model = make(name)
+    classifier = attrib.split(model, spec=SPEC)
+    found = classifier.features_at(images(), layer)
+    torch.testing.assert_close(found.grid, classifier.grid_at(images(), layer))
+    torch.testing.assert_close(found.logits, classifier.predict(images()))
+    with pytest.raises(SplitError, match="has no grid over the picture"):
+        classifier.features_at(images(), "fc")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -166,7 +179,12 @@ def test_attention_at_an_earlier_layer(root, tmp_path):
     attached = load_attached(file, classifier)
     assert (attached.layer, attached.aib.modulation) == (layer, "gate")
     images = torch.rand(2, 3, 96, 96)
-    found = attrib.Explainer("demo", f"aib(weights={str(file)!r})")(images, [1, 2])
+    explainer, runs = attrib.Explainer("demo", f"aib(weights={str(file)!r})"), []
+    explainer(images[:1])  # reads the file
+    hook = explainer.classifier.model.register_forward_hook(lambda *_: runs.append(1))
+    found = explainer(images, [1, 2])
+    hook.remove()
+    assert len(runs) == 1
     with torch.no_grad():
         grid = surgery.run_until(classifier.model, layer, images)
         want = attached.aib.attention.mean(grid)[:, 0]

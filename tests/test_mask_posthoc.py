@@ -475,6 +475,18 @@ def test_files_that_are_refused(trained, tmp_path):
         load_mask(tmp_path / "wrong.safetensors", classifier)
 
 
+def test_a_file_that_is_written_anew_is_read_anew(trained, tmp_path):
+    file, x = tmp_path / "mask.safetensors", torch.rand(1, 3, 96, 96)
+    file.write_bytes((trained[0] / "mask.safetensors").read_bytes())
+    explainer = attrib.Explainer("demo", f"ib-mask(weights={str(file)!r})")
+    before = explainer(x).maps
+    AttachedMask(explainer.classifier, options=TINY, seed=3).save(file)
+    assert explainer(x).maps.shape != before.shape
+    explainer.classifier.model.head.bias.data[0] += 1e-3
+    with pytest.raises(WeightsError, match="was trained on"):
+        explainer(x)
+
+
 def test_the_command(root, tmp_path):
     data = ["--dataset", "folder", "--root", str(root), "--labels", str(root / "labels.csv")]
     options = ["--model", "demo", "--epochs", "1", "--batch-size", "4", "--out", str(tmp_path)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -67,11 +68,9 @@ def _attached(
     weights: str, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"]
 ) -> tuple[Float[Tensor, "b u v"], Float[Tensor, "b c"]]:
     layer, attention = _ATTENTIONS(weights, classifier)
-    with surgery.inference(classifier.model):
-        if not layer:
-            features = classifier.forward(images)
-            return attention.map(features.grid), features.logits
-        return attention.map(classifier.grid_at(images, layer)), classifier.predict(images)
+    features = classifier.features_at(images.clone(), layer)  # some models rewrite their input
+    with torch.no_grad():
+        return attention.map(features.grid), features.logits
 
 
 def _own(
