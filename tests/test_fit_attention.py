@@ -1,6 +1,7 @@
 """Attention trained on top of a classifier, and the method that explains with it."""
 
 import json
+import math
 import sys
 import types
 from typing import ClassVar
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 import attrib
 from attrib import surgery
 from attrib.bottleneck.aib_attached import AttachedAIB, load_attached
+from attrib.bottleneck.aib_quantiser import Quantiser
 from attrib.cli import app
 from attrib.datasets import Folder, LabelledCUB, Scenes
 from attrib.datasets.scenes import CLASSES
@@ -195,6 +197,44 @@ def test_attention_at_an_earlier_layer(root, tmp_path):
         AttachedAIB(classifier, layer="nowhere")
 
 
+def test_the_objective_is_the_one_asked_for(root, tmp_path):
+    """Terms of one step on one batch, from the same weights and noise."""
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    common = {"epochs": 1, "batch_size": 12, "latent": 8, "anchors": 5, "lr": 1e-2}
+
+    def step(**options):
+        config = AttentionConfig(**common, **options)
+        out = tmp_path / "-".join(options)
+        return fit_attention(classifier, folder(root), out=out, config=config)["history"][0]
+
+    paper, bits = step(), step(units="bits", beta=0.5)
+    ln2 = math.log(2)
+    assert bits["kl"] == pytest.approx(paper["kl"] / ln2, rel=1e-5)
+    assert bits["cross_entropy"] == pytest.approx(paper["cross_entropy"] / ln2, rel=1e-5)
+    code = step(objective="official", lambda_q=2.0, lambda_c=3.0, distance="sum")
+    assert code["cross_entropy"] == pytest.approx(bits["cross_entropy"], rel=1e-5)
+    assert code["kl"] != pytest.approx(bits["kl"], rel=0.05)  # exp(std) for std
+    assert code["vq"] > 4 * paper["vq"] > 0
+    want = code["cross_entropy"] + 0.01 * code["kl"] + 2 * code["vq"] + 3 * code["commit"]
+    assert code["loss"] == pytest.approx(want, rel=1e-5)
+    with pytest.raises(SpecError, match="units is one of 'nats', 'bits' or"):
+        AttentionConfig(units="bytes")
+
+
+@pytest.mark.parametrize("ratio", [1e-4, 1.0])
+def test_anchors_learn_at_their_own_rate(root, tmp_path, ratio):
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    config = AttentionConfig(
+        epochs=1, batch_size=4, latent=8, anchors=5, lr=1e-2, anchor_ratio=ratio
+    )
+    fit_attention(classifier, folder(root), out=tmp_path, config=config)
+    aib = load_attached(tmp_path / "attention.safetensors", classifier).aib
+    (anchors,) = (m.anchors for m in aib.modules() if isinstance(m, Quantiser))
+    moved = (anchors.flatten() - torch.linspace(0, 1, 5)).abs().max().item()
+    steps = [0.5 * (1 + math.cos(math.pi * i / 3)) for i in range(3)]
+    assert 0.2 * ratio * 1e-2 < moved < 1.5 * ratio * 1e-2 * sum(steps)
+
+
 def test_lower_precision_trains_too(root, tmp_path):
     classifier = attrib.split(attrib.load_model("demo", device="cpu"))
     config = AttentionConfig(epochs=1, batch_size=4, latent=8, bfloat16=True)
@@ -235,12 +275,13 @@ def test_tensorboard_gets_what_the_log_gets(root, tmp_path, monkeypatch):
 
 
 def test_the_command(root, tmp_path):
-    data = ["--data", str(root), "--labels", str(root / "labels.csv")]
+    data = ["--data", str(root), "--labels", str(root / "labels.csv"), "--objective", "official"]
     options = ["--model", "demo", "--epochs", "1", "--batch-size", "4", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, ["fit", "aib", *data, *options])
     assert done.exit_code == 0, done.output
     assert "epoch   1   loss" in done.output
     assert (tmp_path / "attention.safetensors").exists()
+    assert json.loads((tmp_path / "fit.json").read_text())["config"]["objective"] == "official"
 
 
 @pytest.mark.parametrize("command", ["classifier", "aib", "ib-mask", "aib-network"])

@@ -17,6 +17,7 @@ from attrib.cli.options import (
     Labels,
     ModelName,
     NumClasses,
+    Objective,
     Readers,
     ResultFolder,
     Seed,
@@ -45,9 +46,25 @@ def aib(
     batch_size: StepSize = AttentionConfig.batch_size,
     lr: FirstRate = AttentionConfig.lr,
     beta: Annotated[float, typer.Option(help="Price of information.")] = AttentionConfig.beta,
+    objective: Objective = AttentionConfig.objective,
+    lambda_q: Annotated[
+        float, typer.Option(help="Price of the anchors' distance to the scores.")
+    ] = AttentionConfig.lambda_q,
+    lambda_c: Annotated[
+        float, typer.Option(help="Price of the scores' distance to the anchors.")
+    ] = AttentionConfig.lambda_c,
+    units: Annotated[
+        str | None, typer.Option(help="nats or bits; those of the objective if left.")
+    ] = AttentionConfig.units,
+    distance: Annotated[
+        str, typer.Option(help="mean or sum: squared distances over the cells of a map.")
+    ] = AttentionConfig.distance,
     anchors: Annotated[
         int, typer.Option(help="Values that attention is rounded to; 0 for none.")
     ] = AttentionConfig.anchors,
+    anchor_ratio: Annotated[
+        float, typer.Option(help="Learning rate of those values, as a multiple.")
+    ] = AttentionConfig.anchor_ratio,
     layer: Annotated[
         str, typer.Option(help="Module on whose output attention sits; the feature map if left.")
     ] = AttentionConfig.layer,
@@ -72,7 +89,13 @@ def aib(
         batch_size=batch_size,
         lr=lr,
         beta=beta,
+        objective=objective,  # type: ignore[arg-type]
+        lambda_q=lambda_q,
+        lambda_c=lambda_c,
+        units=units,  # type: ignore[arg-type]
+        distance=distance,  # type: ignore[arg-type]
         anchors=anchors,
+        anchor_ratio=anchor_ratio,
         layer=layer,
         modulation=modulation,  # type: ignore[arg-type]
         bfloat16=bfloat16,

@@ -12,6 +12,7 @@ from attrib.cli.options import (
     Device,
     Epochs,
     FitRoot,
+    Objective,
     Readers,
     Seed,
     StepSize,
@@ -61,9 +62,7 @@ def aib_network(
         float | None, typer.Option(help="Learning rate; the recipe's if left.")
     ] = NetworkConfig.lr,
     beta: Annotated[float, typer.Option(help="Price of information.")] = NetworkConfig.beta,
-    objective: Annotated[
-        str, typer.Option(help="paper, or official for that of the authors' code.")
-    ] = NetworkConfig.objective,
+    objective: Objective = NetworkConfig.objective,
     test_samples: Annotated[
         tuple[int, int], typer.Option(help="Attention maps per picture, latent vectors per map.")
     ] = NetworkConfig.test_samples,

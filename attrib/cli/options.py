@@ -28,6 +28,7 @@ __all__ = [
     "MethodSpec",
     "ModelName",
     "NumClasses",
+    "Objective",
     "Readers",
     "ResultFolder",
     "Root",
@@ -97,6 +98,7 @@ ResultFolder = Annotated[
 Epochs = Annotated[int, typer.Option(help="Passes over the pictures.")]
 StepSize = Annotated[int, typer.Option(help="Pictures per step.")]
 FirstRate = Annotated[float, typer.Option(help="First learning rate.")]
+Objective = Annotated[str, typer.Option(help="paper, or official for that of the authors' code.")]
 Seed = Annotated[int, typer.Option(help="Of weights, order and noise.")]
 Readers = Annotated[
     int, typer.Option("--readers", min=0, help="Threads that read ahead; with 0 steps wait.")

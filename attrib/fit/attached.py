@@ -96,6 +96,7 @@ def mirrored_batches(
 
 
 def follow_cosine(optimizer: torch.optim.Optimizer, lr: float, step: int, steps: int) -> None:
-    """Let the rate fall from `lr` to nothing along half a cosine."""
+    """Let the rate, times a group's `lr_ratio`, fall to nothing along half a cosine."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        first = lr * group.get("lr_ratio", 1.0)
+        group["lr"] = first * 0.5 * (1 + math.cos(math.pi * step / steps))
