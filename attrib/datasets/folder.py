@@ -79,7 +79,8 @@ class Folder:
         self.labels = _names(rows, source) if classes is None else tuple(classes)
         self.category_ids = tuple(range(1, len(self.labels) + 1))
         self._masks = None if masks is None else _mask_store(masks, len(self.labels))
-        found = class_indices(rows, self.labels, source)
+        whose = "the data set" if classes is None else "the model"
+        found = class_indices(rows, self.labels, source, whose)
         paths = [inside(key, source) for key in found]
         refuse_repeats(map(_id, paths), source)
         places = [store.find(path) for path in paths]
