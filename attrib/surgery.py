@@ -187,9 +187,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @dataclass
 class Tap:
-    """What flowed through a tapped module in its last call; None before the first."""
+    """What flowed through a tapped module in its last call, and its first; None before that."""
 
     output: Tensor | None = None
+    first: Tensor | None = None
 
     def value(self, path: str) -> Tensor:
         """Return the output, or say why there is none."""
@@ -215,6 +216,7 @@ def tap(model: nn.Module, path: str, *, leaf: bool = False) -> Iterator[Tap]:
             )
         if not leaf:
             found.output = output.clone()
+            found.first = found.output if found.first is None else found.first
             return None
         torch.set_grad_enabled(True)
         found.output = output.detach().clone().requires_grad_()

@@ -510,8 +510,12 @@ def test_folder_of_class_folders(tmp_path):
     assert data.labels == ("cat", "dog")
     assert labels_of(data) == {"cat/1": (0,), "dog/1": (1,), "dog/2": (1,)}
     assert labels_of(Folder(root, classes=["dog", "ox", "cat"]))["cat/1"] == (2,)
-    with pytest.raises(InputError, match=r"'cat' of cat/1\.webp is no class"):
-        Folder(root, classes=["dog"])
+    told = (
+        r"'cat' of cat/1\.webp is no class of the model; give one of its 2 by name, such as 'dog', "
+        r"or by index from 0; did you mean 'cats'\?$"
+    )
+    with pytest.raises(InputError, match=told):
+        Folder(root, classes=["dog", "cats"])
     (root / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds no pictures"):
         Folder(root)

@@ -1,6 +1,7 @@
 """Attention trained on top of a classifier, and the method that explains with it."""
 
 import json
+import math
 import sys
 import types
 from typing import ClassVar
@@ -14,12 +15,14 @@ from typer.testing import CliRunner
 import attrib
 from attrib import surgery
 from attrib.bottleneck.aib_attached import AttachedAIB, load_attached
+from attrib.bottleneck.aib_quantiser import Quantiser
 from attrib.cli import app
 from attrib.datasets import Folder, LabelledCUB, Scenes
 from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, MissingExtraError, SpecError, SplitError, WeightsError
 from attrib.fit import AttentionConfig, fit_attention
-from tests.models import Everything
+from attrib.models import imprint
+from tests.models import SPEC, Everything, images, make
 
 CONFIG = AttentionConfig(epochs=2, batch_size=4, latent=8, lr=1e-2)
 
@@ -110,6 +113,60 @@ def test_mistakes(trained, root):
         fit_attention(classifier, wide, out=root / "no")
 
 
+def test_what_was_loaded_is_not_taken_for_what_is_there(trained, root, tmp_path):
+    """A file that is written anew is read anew; weights that change in place are noticed."""
+    file, images = tmp_path / "attention.safetensors", torch.rand(1, 3, 96, 96)
+    file.write_bytes((trained[0] / "attention.safetensors").read_bytes())
+    model = attrib.load_model("demo", device="cpu")
+    explainer = attrib.Explainer(model, f"aib(weights={str(file)!r})")
+    before = explainer(images).maps
+    assert torch.equal(explainer(images).maps, before)
+    other = AttachedAIB(explainer.classifier, latent=8, seed=3)
+    other.save(file)
+    with torch.no_grad():
+        want = other.attention_map(images)
+    assert not torch.equal(want, before)
+    assert torch.equal(explainer(images).maps, want)
+    model.head.bias.data[0] += 1e-3  # torch does not count this change
+    with pytest.raises(WeightsError, match="was trained on 'demo'"):
+        explainer(images)
+    model.head.bias.data[0] -= 1e-3
+    file.unlink()
+    with pytest.raises(WeightsError, match="cannot be read"):
+        explainer(images)
+
+
+@pytest.mark.parametrize("name", ["plain", "in-place", "twice", "shared-relu"])
+@pytest.mark.parametrize("layer", ["", "features.2"])
+def test_one_pass_gives_the_grid_and_the_logits_that_two_do(name, layer):
+    """Also where the layer runs again later: of a shared module the first output counts."""
+    model = make(name)
+    classifier = attrib.split(model, spec=SPEC)
+    found = classifier.features_at(images(), layer)
+    torch.testing.assert_close(found.grid, classifier.grid_at(images(), layer))
+    torch.testing.assert_close(found.logits, classifier.predict(images()))
+    with pytest.raises(SplitError, match="has no grid over the picture"):
+        classifier.features_at(images(), "fc")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.fc.bias.data[0].add_(1e-6),
+        lambda m: m.features[1].running_mean.data[-1].mul_(1.001),
+        lambda m: m.fc.weight.detach().copy_(m.fc.weight.flip(1)),  # the sum stays
+        lambda m: m.double(),
+    ],
+)
+def test_an_imprint_tells_every_change(change):
+    model = make("plain")
+    first = imprint(model)
+    model.eval()(images())
+    assert imprint(model) == first
+    change(model)
+    assert imprint(model) != first
+
+
 def test_attention_at_an_earlier_layer(root, tmp_path):
     """As a gate: what the file says is what is explained, on that layer's grid."""
     classifier = attrib.split(attrib.load_model("demo", device="cpu"))
@@ -124,7 +181,12 @@ def test_attention_at_an_earlier_layer(root, tmp_path):
     attached = load_attached(file, classifier)
     assert (attached.layer, attached.aib.modulation) == (layer, "gate")
     images = torch.rand(2, 3, 96, 96)
-    found = attrib.Explainer("demo", f"aib(weights={str(file)!r})")(images, [1, 2])
+    explainer, runs = attrib.Explainer("demo", f"aib(weights={str(file)!r})"), []
+    explainer(images[:1])  # reads the file
+    hook = explainer.classifier.model.register_forward_hook(lambda *_: runs.append(1))
+    found = explainer(images, [1, 2])
+    hook.remove()
+    assert len(runs) == 1
     with torch.no_grad():
         grid = surgery.run_until(classifier.model, layer, images)
         want = attached.aib.attention.mean(grid)[:, 0]
@@ -133,6 +195,44 @@ def test_attention_at_an_earlier_layer(root, tmp_path):
     torch.testing.assert_close(found.logits, classifier.forward(images).logits)
     with pytest.raises(SplitError, match="no module 'nowhere'"):
         AttachedAIB(classifier, layer="nowhere")
+
+
+def test_the_objective_is_the_one_asked_for(root, tmp_path):
+    """Terms of one step on one batch, from the same weights and noise."""
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    common = {"epochs": 1, "batch_size": 12, "latent": 8, "anchors": 5, "lr": 1e-2}
+
+    def step(**options):
+        config = AttentionConfig(**common, **options)
+        out = tmp_path / "-".join(options)
+        return fit_attention(classifier, folder(root), out=out, config=config)["history"][0]
+
+    paper, bits = step(), step(units="bits", beta=0.5)
+    ln2 = math.log(2)
+    assert bits["kl"] == pytest.approx(paper["kl"] / ln2, rel=1e-5)
+    assert bits["cross_entropy"] == pytest.approx(paper["cross_entropy"] / ln2, rel=1e-5)
+    code = step(objective="official", lambda_q=2.0, lambda_c=3.0, distance="sum")
+    assert code["cross_entropy"] == pytest.approx(bits["cross_entropy"], rel=1e-5)
+    assert code["kl"] != pytest.approx(bits["kl"], rel=0.05)  # exp(std) for std
+    assert code["vq"] > 4 * paper["vq"] > 0
+    want = code["cross_entropy"] + 0.01 * code["kl"] + 2 * code["vq"] + 3 * code["commit"]
+    assert code["loss"] == pytest.approx(want, rel=1e-5)
+    with pytest.raises(SpecError, match="units is one of 'nats', 'bits' or"):
+        AttentionConfig(units="bytes")
+
+
+@pytest.mark.parametrize("ratio", [1e-4, 1.0])
+def test_anchors_learn_at_their_own_rate(root, tmp_path, ratio):
+    classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+    config = AttentionConfig(
+        epochs=1, batch_size=4, latent=8, anchors=5, lr=1e-2, anchor_ratio=ratio
+    )
+    fit_attention(classifier, folder(root), out=tmp_path, config=config)
+    aib = load_attached(tmp_path / "attention.safetensors", classifier).aib
+    (anchors,) = (m.anchors for m in aib.modules() if isinstance(m, Quantiser))
+    moved = (anchors.flatten() - torch.linspace(0, 1, 5)).abs().max().item()
+    steps = [0.5 * (1 + math.cos(math.pi * i / 3)) for i in range(3)]
+    assert 0.2 * ratio * 1e-2 < moved < 1.5 * ratio * 1e-2 * sum(steps)
 
 
 def test_lower_precision_trains_too(root, tmp_path):
@@ -175,12 +275,31 @@ def test_tensorboard_gets_what_the_log_gets(root, tmp_path, monkeypatch):
 
 
 def test_the_command(root, tmp_path):
-    data = ["--dataset", "folder", "--root", str(root), "--labels", str(root / "labels.csv")]
+    data = ["--data", str(root), "--labels", str(root / "labels.csv"), "--objective", "official"]
     options = ["--model", "demo", "--epochs", "1", "--batch-size", "4", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, ["fit", "aib", *data, *options])
     assert done.exit_code == 0, done.output
     assert "epoch   1   loss" in done.output
     assert (tmp_path / "attention.safetensors").exists()
+    assert json.loads((tmp_path / "fit.json").read_text())["config"]["objective"] == "official"
+
+
+@pytest.mark.parametrize("command", ["classifier", "aib", "ib-mask", "aib-network"])
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (["--data", "x", "--root", "y"], "got --data and --root"),
+        (["--dataset", "folder"], "got --dataset"),
+        ([], "got nothing"),
+    ],
+)
+def test_pictures_are_named_once(command, given, got, tmp_path):
+    model = [] if command == "aib-network" else ["--model", "demo"]
+    options = ["fit", command, *model, "--out", str(tmp_path), *given]
+    done = CliRunner().invoke(app, options)
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception).startswith("pictures are named by --data FOLDER or by --dataset")
+    assert str(done.exception).endswith(got)
 
 
 def test_cub_as_pictures_with_classes(tmp_path):

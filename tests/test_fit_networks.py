@@ -360,7 +360,7 @@ def test_the_command(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(found.pixels[i].permute(1, 2, 0).numpy()).save(path)
     options = (
-        f"fit aib-network --dataset splits --root {tmp_path / 'data'} --out {tmp_path / 'out'} "
+        f"fit aib-network --data {tmp_path / 'data'} --out {tmp_path / 'out'} "
         "--width 0.03125 --latent 8 --epochs 1 --batch-size 4 --variant aib-qt --device cpu"
     )
     done = CliRunner().invoke(app, options.split())

@@ -205,8 +205,9 @@ def test_bad_estimates():
     for options in ({"bootstrap": 0}, {"confidence": 0.0}, {"confidence": 1.0}):
         with pytest.raises(InputError, match="bootstrap is at least 1 and confidence in"):
             mutual_information(logits, targets, **options)
-    with pytest.raises(InputError, match="no samples"):
-        mutual_information(logits[:0], targets[:0])
+    for count in (0, 1):
+        with pytest.raises(InputError, match=f"takes two samples or more, got {count}"):
+            mutual_information(logits[:count], targets[:count])
     with pytest.raises(InputError, match="1 of 5 classes have none, class 3 for one"):
         mutual_information(logits[:4], torch.tensor([0, 1, 2, 4]), "empirical")
     logits[7] = math.nan

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from attrib.bottleneck.mask_model import MaskNoise
 from attrib.bottleneck.mask_network import MaskNetwork
 from attrib.bottleneck.mask_view import BLUR, class_cost, filling
 from attrib.cli import app
-from attrib.datasets import Folder, Scenes
+from attrib.datasets import Folder, Scenes, UnlabelledFolder
 from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, OutputError, SpecError, SplitError, WeightsError
 from attrib.fit import MaskConfig, fit_mask
@@ -381,8 +382,6 @@ def test_every_option_trains(root, tmp_path, options):
 
 
 def test_a_multi_label_model_trains(root, tmp_path):
-    from dataclasses import replace
-
     (tmp_path / "labels.csv").write_text(
         f"path,label\n{root / '0.png'},{CLASSES[0]}\n{root / '0.png'},{CLASSES[2]}\n"
     )
@@ -416,6 +415,36 @@ def test_mistakes(trained, root, tmp_path):
         fit_mask(broken, folder(root), out=tmp_path / "nan", config=CONFIG)
 
 
+def test_masks_of_predictions_need_no_labels(root, tmp_path):
+    """A flat folder, or one with classes that the model lacks, is as good as labelled pictures."""
+    config = replace(CONFIG, epochs=1, signal="prediction")
+    flat = tmp_path / "flat"
+    (flat / "no class" / ".hidden").mkdir(parents=True)
+    for i in range(12):
+        place = flat / "no class" if i % 2 else flat
+        (place / f"{i:02}.png").write_bytes((root / f"{i}.png").read_bytes())
+    (flat / "notes.txt").write_text("no picture")
+    (flat / "no class" / ".hidden" / "x.png").write_bytes((root / "0.png").read_bytes())
+    data = UnlabelledFolder(flat)
+    assert [data[i].id for i in (0, 1, 6)] == ["00", "02", "no class/01"]
+    assert len(data) == 12
+    assert data[0].labels == ()
+    found = fit_mask(demo(), data, out=tmp_path / "a", config=config)["history"][0]
+    assert 0 < found["accuracy"] <= 1
+    assert "accuracy_whole" not in found  # 1 by definition
+    options = ["--data", str(flat), "--signal", "prediction", "--model", "demo", "--epochs", "1"]
+    out = ["--batch-size", "4", "--width", "4", "--lr", "1e-2", "--out", str(tmp_path / "b")]
+    done = CliRunner().invoke(app, ["fit", "ib-mask", *options, *out])
+    assert done.exit_code == 0, done.output
+    refused = CliRunner().invoke(app, ["fit", "ib-mask", *options[:2], *options[4:], *out])
+    assert "'no class'" in str(refused.exception)  # labels are asked for by default
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no pictures, files \.bmp, "):
+        UnlabelledFolder(tmp_path / "empty")
+    with pytest.raises(InputError, match="no masks; use Folder"):
+        data.mask(0)
+
+
 def test_files_that_are_refused(trained, tmp_path):
     path, classifier = trained[0] / "mask.safetensors", demo()
     again = load_mask(path, classifier)
@@ -444,6 +473,18 @@ def test_files_that_are_refused(trained, tmp_path):
     save_file(tensors, tmp_path / "wrong.safetensors", metadata=wrong)
     with pytest.raises(WeightsError, match=r"is damaged.*stride is a whole number"):
         load_mask(tmp_path / "wrong.safetensors", classifier)
+
+
+def test_a_file_that_is_written_anew_is_read_anew(trained, tmp_path):
+    file, x = tmp_path / "mask.safetensors", torch.rand(1, 3, 96, 96)
+    file.write_bytes((trained[0] / "mask.safetensors").read_bytes())
+    explainer = attrib.Explainer("demo", f"ib-mask(weights={str(file)!r})")
+    before = explainer(x).maps
+    AttachedMask(explainer.classifier, options=TINY, seed=3).save(file)
+    assert explainer(x).maps.shape != before.shape
+    explainer.classifier.model.head.bias.data[0] += 1e-3
+    with pytest.raises(WeightsError, match="was trained on"):
+        explainer(x)
 
 
 def test_the_command(root, tmp_path):

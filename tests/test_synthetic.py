@@ -1,11 +1,23 @@
 """Pictures whose class shows in a known region."""
 
+import io
+import pickle
+import zipfile
+
 import pytest
 import torch
+from PIL import Image
+from torch.utils.data import DataLoader
 
 from attrib.datasets.digits import digits
 from attrib.datasets.house_numbers import house_numbers
-from attrib.datasets.synthetic import anchors, digit_rectangles, rectangles, small_digits
+from attrib.datasets.synthetic import (
+    anchors,
+    cifar10_rectangles,
+    digit_rectangles,
+    rectangles,
+    small_digits,
+)
 from attrib.errors import InputError
 
 MAKERS = {
@@ -27,6 +39,51 @@ def test_pictures_are_in_range_seeded_and_whole(make):
     assert set(data.labels.tolist()) == set(range(data.classes))
     assert data.regions.shape == (len(data), *data.images.shape[2:])
     assert len(make(split="test")) < len(data)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_loader_makes_batches_of_them(make):
+    data = make(split="test")
+    batches = list(DataLoader(data, batch_size=100))
+    for part, whole in zip(
+        zip(*batches, strict=True), (data.images, data.labels, data.regions), strict=True
+    ):
+        assert torch.equal(torch.cat(part), whole)
+    image, label, region = data[-1]
+    assert torch.equal(image, data.images[-1])
+    assert (label, region.shape) == (data.labels[-1], image.shape[1:])
+    with pytest.raises(IndexError):
+        data[len(data)]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_rectangles_on_photographs(tmp_path, monkeypatch, packed):
+    """As torchvision leaves CIFAR-10, or as a zip of pictures."""
+    pixels = torch.randint(256, (40, 3, 32, 32), generator=torch.Generator().manual_seed(1))
+    pixels, root = pixels.byte(), tmp_path
+    if packed:
+        root = tmp_path / "cifar.zip"
+        with zipfile.ZipFile(root, "w") as archive:
+            for i, picture in enumerate(pixels):
+                stream = io.BytesIO()
+                Image.fromarray(picture.permute(1, 2, 0).numpy()).save(stream, "png")
+                archive.writestr(f"test/cat/{i:02}.png", stream.getvalue())
+    else:
+        from torchvision.datasets import cifar
+
+        monkeypatch.setattr(cifar, "check_integrity", lambda *_: True)
+        folder = tmp_path / "cifar-10-batches-py"
+        folder.mkdir()
+        rows = {"data": pixels.flatten(1).numpy(), "labels": [0] * 40}
+        (folder / "test_batch").write_bytes(pickle.dumps(rows))
+        (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": ["cat"]}))
+    data = cifar10_rectangles(root, "test", seed=2)
+    assert (len(data), data.classes) == (40, 2)
+    assert torch.equal(data.labels > 0, data.regions.flatten(1).any(1))
+    assert 5 < int(data.labels.sum()) < 35
+    outside = ~data.regions[:, None].expand_as(data.images)
+    assert torch.equal(data.images[outside], (pixels.float() / 255)[outside])
+    assert torch.equal(data.images, cifar10_rectangles(root, "test", seed=2).images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

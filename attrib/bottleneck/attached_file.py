@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from attrib.bottleneck.weights_file import HEADER, read_header
 from attrib.errors import InputError, WeightsError
 from attrib.files import replacing, writing
-from attrib.models import SpatialClassifier, identity
+from attrib.models import SpatialClassifier, identity, imprint
 
-__all__ = ["damage_named", "read_attached", "save_attached"]
+__all__ = ["Loaded", "damage_named", "read_attached", "save_attached"]
+
+Held = TypeVar("Held")
 
 
 def save_attached(
@@ -69,6 +72,43 @@ def read_attached(
             f"train {what} for this one"
         )
     return options, tensors
+
+
+class Loaded(Generic[Held]):
+    """What files hold for classifiers: read once, and again when file or weights have changed.
+
+    It is forgotten with the classifier, to which it must not refer.
+
+    Args:
+        read: Reads a file for a classifier, and refuses one of other weights.
+    """
+
+    def __init__(self, read: Callable[[str, SpatialClassifier], Held]) -> None:
+        self._read = read
+        self._held: WeakKeyDictionary[SpatialClassifier, dict[str, tuple[Hashable, Held]]]
+        self._held = WeakKeyDictionary()
+
+    def __call__(self, path: str, classifier: SpatialClassifier) -> Held:
+        """Return what the file holds now.
+
+        Raises:
+            WeightsError: the file cannot be read, or does not belong to the classifier.
+        """
+        of_classifier = self._held.setdefault(classifier, {})
+        state = _stamp(path), imprint(classifier.model)
+        known = of_classifier.get(path)
+        if known is None or known[0] != state:
+            known = of_classifier[path] = state, self._read(path, classifier)
+        return known[1]
+
+
+def _stamp(path: str) -> Hashable:
+    """Say which file it is and when it changed; None if there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _worded(identity: Mapping[str, Any]) -> str:

@@ -11,17 +11,19 @@ from attrib.cli.fit_attached import aib, ib_mask
 from attrib.cli.fit_network import aib_network
 from attrib.cli.options import (
     Bfloat16,
-    DatasetName,
+    Data,
     Device,
     Epochs,
+    FitDatasetName,
+    FitRoot,
     Labels,
     Readers,
-    Root,
     Split,
     StepSize,
     TensorBoard,
     Weights,
     labelled_dataset,
+    source,
 )
 from attrib.fit import FitConfig
 
@@ -37,10 +39,11 @@ def _group() -> None:
 
 @app.command()
 def classifier(
-    dataset: DatasetName,
-    root: Root,
     model: Annotated[str, typer.Option("--model", "-m", help="timm name or local-dir:FOLDER.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; what is begun there goes on.")],
+    data: Data = None,
+    dataset: FitDatasetName = None,
+    root: FitRoot = None,
     split: Split = None,
     labels: Labels = None,
     validation: Annotated[
@@ -98,10 +101,11 @@ def classifier(
 
     from attrib.fit import fit_classifier, timm_classifier
 
-    train, judged = labelled_dataset(dataset, root, split, labels), None
+    kind, place = source(data, dataset, root)
+    train, judged = labelled_dataset(kind, place, split, labels), None
     if validation is not None or validation_labels is not None:
         judged = labelled_dataset(
-            dataset, root, validation, validation_labels or labels, classes=train.labels
+            kind, place, validation, validation_labels or labels, classes=train.labels
         )
     made, model_args = timm_classifier(
         model,

@@ -8,16 +8,18 @@ import typer
 
 from attrib.cli.options import (
     Bfloat16,
-    DatasetName,
+    Data,
     Device,
     Epochs,
     FirstRate,
+    FitDatasetName,
+    FitRoot,
     Labels,
     ModelName,
     NumClasses,
+    Objective,
     Readers,
     ResultFolder,
-    Root,
     Seed,
     Split,
     StepSize,
@@ -25,6 +27,7 @@ from attrib.cli.options import (
     Weights,
     labelled_dataset,
     print_terms,
+    source,
 )
 from attrib.fit import AttentionConfig, MaskConfig
 
@@ -32,19 +35,36 @@ __all__ = ["aib", "ib_mask"]
 
 
 def aib(
-    dataset: DatasetName,
-    root: Root,
     model: ModelName,
     out: ResultFolder,
+    data: Data = None,
+    dataset: FitDatasetName = None,
+    root: FitRoot = None,
     split: Split = None,
     labels: Labels = None,
     epochs: Epochs = AttentionConfig.epochs,
     batch_size: StepSize = AttentionConfig.batch_size,
     lr: FirstRate = AttentionConfig.lr,
     beta: Annotated[float, typer.Option(help="Price of information.")] = AttentionConfig.beta,
+    objective: Objective = AttentionConfig.objective,
+    lambda_q: Annotated[
+        float, typer.Option(help="Price of the anchors' distance to the scores.")
+    ] = AttentionConfig.lambda_q,
+    lambda_c: Annotated[
+        float, typer.Option(help="Price of the scores' distance to the anchors.")
+    ] = AttentionConfig.lambda_c,
+    units: Annotated[
+        str | None, typer.Option(help="nats or bits; those of the objective if left.")
+    ] = AttentionConfig.units,
+    distance: Annotated[
+        str, typer.Option(help="mean or sum: squared distances over the cells of a map.")
+    ] = AttentionConfig.distance,
     anchors: Annotated[
         int, typer.Option(help="Values that attention is rounded to; 0 for none.")
     ] = AttentionConfig.anchors,
+    anchor_ratio: Annotated[
+        float, typer.Option(help="Learning rate of those values, as a multiple.")
+    ] = AttentionConfig.anchor_ratio,
     layer: Annotated[
         str, typer.Option(help="Module on whose output attention sits; the feature map if left.")
     ] = AttentionConfig.layer,
@@ -69,7 +89,13 @@ def aib(
         batch_size=batch_size,
         lr=lr,
         beta=beta,
+        objective=objective,  # type: ignore[arg-type]
+        lambda_q=lambda_q,
+        lambda_c=lambda_c,
+        units=units,  # type: ignore[arg-type]
+        distance=distance,  # type: ignore[arg-type]
         anchors=anchors,
+        anchor_ratio=anchor_ratio,
         layer=layer,
         modulation=modulation,  # type: ignore[arg-type]
         bfloat16=bfloat16,
@@ -78,17 +104,19 @@ def aib(
     )
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     split_model = attrib.split(loaded)
-    data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
-    report = fit_attention(split_model, data, out=out, config=config, tensorboard=tensorboard)
+    kind, place = source(data, dataset, root)
+    train = labelled_dataset(kind, place, split, labels, classes=split_model.spec.labels)
+    report = fit_attention(split_model, train, out=out, config=config, tensorboard=tensorboard)
     print_terms(report)
     typer.echo(f"""explain with --method "aib(weights='{out / FILE}')\"""")
 
 
 def ib_mask(
-    dataset: DatasetName,
-    root: Root,
     model: ModelName,
     out: ResultFolder,
+    data: Data = None,
+    dataset: FitDatasetName = None,
+    root: FitRoot = None,
     split: Split = None,
     labels: Labels = None,
     epochs: Epochs = MaskConfig.epochs,
@@ -120,7 +148,10 @@ def ib_mask(
         str, typer.Option(help="What hidden pixels show: mean or blur.")
     ] = MaskConfig.fill,
     signal: Annotated[
-        str, typer.Option(help="Classes that masks keep: label or prediction.")
+        str,
+        typer.Option(
+            help="Classes that masks keep: label or prediction, for which any pictures will do."
+        ),
     ] = MaskConfig.signal,
     others: Annotated[
         float, typer.Option(help="Share of conditional masks asked for another class.")
@@ -142,6 +173,7 @@ def ib_mask(
 ) -> None:
     """Train an IB mask network for a classifier, which stays as it is."""
     import attrib
+    from attrib.datasets import LabelledDataset, UnlabelledFolder
     from attrib.fit import fit_mask
     from attrib.fit.mask import FILE
 
@@ -170,7 +202,12 @@ def ib_mask(
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     need = "class_maps" if config.reads == "features" else "features"
     split_model = attrib.split(loaded, need=need)  # type: ignore[arg-type]
-    data = labelled_dataset(dataset, root, split, labels, classes=split_model.spec.labels)
-    report = fit_mask(split_model, data, out=out, config=config, tensorboard=tensorboard)
+    kind, place = source(data, dataset, root)
+    train: LabelledDataset
+    if (config.signal, kind, labels) == ("prediction", "folder", None):
+        train = UnlabelledFolder(place)
+    else:
+        train = labelled_dataset(kind, place, split, labels, classes=split_model.spec.labels)
+    report = fit_mask(split_model, train, out=out, config=config, tensorboard=tensorboard)
     print_terms(report)
     typer.echo(f"""explain with --method "ib-mask(weights='{out / FILE}')\"""")

@@ -11,12 +11,14 @@ from attrib.cli.options import (
     Bfloat16,
     Device,
     Epochs,
+    FitRoot,
+    Objective,
     Readers,
-    Root,
     Seed,
     StepSize,
     TensorBoard,
     print_terms,
+    source,
 )
 from attrib.fit import NetworkConfig
 
@@ -24,11 +26,16 @@ __all__ = ["aib_network"]
 
 
 def aib_network(
-    dataset: Annotated[
-        str, typer.Option(help="cifar10, cifar100, svhn, stl10, cub, or splits: SPLIT/CLASS/NAME.")
-    ],
-    root: Root,
     out: Annotated[Path, typer.Option(help="Folder for the network; what is begun there goes on.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder or zip of SPLIT/CLASS/NAME: short for --dataset splits --root."),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="cifar10, cifar100, svhn, stl10, cub, or splits: SPLIT/CLASS/NAME."),
+    ] = None,
+    root: FitRoot = None,
     network: Annotated[
         str, typer.Option(help="vgg32, wrn28_10 or cub_vgg16.")
     ] = NetworkConfig.network,
@@ -55,9 +62,7 @@ def aib_network(
         float | None, typer.Option(help="Learning rate; the recipe's if left.")
     ] = NetworkConfig.lr,
     beta: Annotated[float, typer.Option(help="Price of information.")] = NetworkConfig.beta,
-    objective: Annotated[
-        str, typer.Option(help="paper, or official for that of the authors' code.")
-    ] = NetworkConfig.objective,
+    objective: Objective = NetworkConfig.objective,
     test_samples: Annotated[
         tuple[int, int], typer.Option(help="Attention maps per picture, latent vectors per map.")
     ] = NetworkConfig.test_samples,
@@ -91,11 +96,12 @@ def aib_network(
         seed=seed,
         readers=readers,
     )
+    kind, place = source(data, dataset, root, folder="splits")
     _, report = fit_network(
-        picture_set(dataset, root, split),
+        picture_set(kind, place, split),
         out=out,
         config=config,
-        test=picture_set(dataset, root, test) if test else None,
+        test=picture_set(kind, place, test) if test else None,
         features=features,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         tensorboard=tensorboard,

@@ -14,17 +14,21 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchSize",
     "Bfloat16",
+    "Data",
     "DatasetName",
     "Device",
     "Epochs",
     "FirstRate",
+    "FitDatasetName",
     "FitOption",
+    "FitRoot",
     "JsonFile",
     "Labels",
     "Masks",
     "MethodSpec",
     "ModelName",
     "NumClasses",
+    "Objective",
     "Readers",
     "ResultFolder",
     "Root",
@@ -35,16 +39,21 @@ __all__ = [
     "Weights",
     "labelled_dataset",
     "print_terms",
+    "source",
     "write_json",
 ]
 
-DatasetName = Annotated[str, typer.Option("--dataset", help="voc, coco, cub or folder.")]
-Root = Annotated[
-    str,
-    typer.Option(
-        help="Folder of the data set; for folder also 'DIR/*.tar', 'DIR/*.parquet', or the URL of "
-        "any of them."
-    ),
+_DATASET = typer.Option("--dataset", help="voc, coco, cub or folder.")
+_ROOT = typer.Option(
+    help="Folder of the data set; for folder also 'DIR/*.tar', 'DIR/*.parquet', or the URL of "
+    "any of them."
+)
+DatasetName = Annotated[str, _DATASET]
+Root = Annotated[str, _ROOT]
+FitDatasetName = Annotated[str | None, _DATASET]
+FitRoot = Annotated[str | None, _ROOT]
+Data = Annotated[
+    str | None, typer.Option(help="Folder of pictures: short for --dataset folder --root DATA.")
 ]
 Split = Annotated[
     str | None,
@@ -89,6 +98,7 @@ ResultFolder = Annotated[
 Epochs = Annotated[int, typer.Option(help="Passes over the pictures.")]
 StepSize = Annotated[int, typer.Option(help="Pictures per step.")]
 FirstRate = Annotated[float, typer.Option(help="First learning rate.")]
+Objective = Annotated[str, typer.Option(help="paper, or official for that of the authors' code.")]
 Seed = Annotated[int, typer.Option(help="Of weights, order and noise.")]
 Readers = Annotated[
     int, typer.Option("--readers", min=0, help="Threads that read ahead; with 0 steps wait.")
@@ -120,6 +130,33 @@ def print_terms(report: dict[str, Any]) -> None:
     for number, epoch in enumerate(report["history"], 1):
         terms = "   ".join(f"{key} {value:.4f}" for key, value in epoch.items())
         typer.echo(f"epoch {number:3}   {terms}")
+
+
+def source(
+    data: str | None, dataset: str | None, root: str | None, folder: str = "folder"
+) -> tuple[str, str]:
+    """Return the name and the root of what `--data`, or `--dataset` and `--root`, stand for.
+
+    Args:
+        data: Folder of pictures.
+        dataset: Name of a data set.
+        root: Its folder.
+        folder: Name of the data set that `data` is the root of.
+
+    Raises:
+        InputError: neither is given whole, or both are given.
+    """
+    from attrib.errors import InputError
+
+    if data is not None and dataset is None and root is None:
+        return folder, data
+    if data is None and dataset is not None and root is not None:
+        return dataset, root
+    given = {"--data": data, "--dataset": dataset, "--root": root}
+    named = " and ".join(name for name, value in given.items() if value is not None) or "nothing"
+    raise InputError(
+        f"pictures are named by --data FOLDER or by --dataset NAME --root FOLDER, got {named}"
+    )
 
 
 def labelled_dataset(

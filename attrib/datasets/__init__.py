@@ -5,7 +5,7 @@ from attrib.datasets.coco import COCO
 from attrib.datasets.crops import random_crop, random_shift
 from attrib.datasets.cub import CUB, LabelledCUB
 from attrib.datasets.digits import MarkedDigits, digits, marked_digits
-from attrib.datasets.folder import Folder
+from attrib.datasets.folder import Folder, UnlabelledFolder
 from attrib.datasets.imagenet import ImageNetBoxes, TinyImageNet
 from attrib.datasets.labelled import IGNORE, LabelledDataset, LabelledSample
 from attrib.datasets.per_class import BoxedDataset, PerClass
@@ -13,7 +13,14 @@ from attrib.datasets.picture_files import picture_set, split_folders
 from attrib.datasets.picture_sets import InMemory, PictureSet, Squashed, matched, resized
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.datasets.scenes import Scene, Scenes, ScenesWithBoxes
-from attrib.datasets.synthetic import RegionPictures, anchors, digit_rectangles, small_digits
+from attrib.datasets.synthetic import (
+    RegionPictures,
+    anchors,
+    cifar10_rectangles,
+    digit_rectangles,
+    rectangles,
+    small_digits,
+)
 from attrib.datasets.voc import VOC
 from attrib.datasets.wsol_metadata import WsolMetadata
 
@@ -41,8 +48,10 @@ __all__ = [
     "ScenesWithBoxes",
     "Squashed",
     "TinyImageNet",
+    "UnlabelledFolder",
     "WsolMetadata",
     "anchors",
+    "cifar10_rectangles",
     "digit_rectangles",
     "digits",
     "marked_digits",
@@ -50,6 +59,7 @@ __all__ = [
     "picture_set",
     "random_crop",
     "random_shift",
+    "rectangles",
     "resized",
     "small_digits",
     "split_folders",

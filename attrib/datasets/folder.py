@@ -23,7 +23,7 @@ from attrib.datasets.stores import Store, open_store
 from attrib.datasets.stores.places import SUFFIXES
 from attrib.errors import InputError
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "UnlabelledFolder"]
 
 COLUMNS = ("path", "file", "image", "id")
 """Headers of the column that names the picture; the first that occurs is meant."""
@@ -79,7 +79,8 @@ class Folder:
         self.labels = _names(rows, source) if classes is None else tuple(classes)
         self.category_ids = tuple(range(1, len(self.labels) + 1))
         self._masks = None if masks is None else _mask_store(masks, len(self.labels))
-        found = class_indices(rows, self.labels, source)
+        whose = "the data set" if classes is None else "the model"
+        found = class_indices(rows, self.labels, source, whose)
         paths = [inside(key, source) for key in found]
         refuse_repeats(map(_id, paths), source)
         places = [store.find(path) for path in paths]
@@ -111,6 +112,48 @@ class Folder:
         if found is None:
             raise InputError(f"there is no mask {path} in {self._masks.name}")
         return read_mask(found, len(self.labels))
+
+
+class UnlabelledFolder:
+    """All pictures under a folder, at any depth, sorted by path, as pictures without classes.
+
+    Hidden files and folders, and files that are no pictures, are ignored.
+
+    Args:
+        root: A folder, shards or a URL, as for `Folder`.
+
+    Raises:
+        InputError: no pictures, two of one id, or a place that cannot be read.
+        MissingExtraError: PyArrow, which reads Parquet, is not installed.
+    """
+
+    labels: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+
+    def __init__(self, root: str | Path) -> None:
+        store = open_store(root)
+        paths = [inside(path, root) for path in sorted(store.paths()) if _is_shown(path)]
+        refuse_repeats(map(_id, paths), root)
+        places = [(path, place) for path in paths if (place := store.find(path)) is not None]
+        if not places:
+            raise InputError(f"{root} holds no pictures, files {', '.join(sorted(SUFFIXES))}")
+        self.name = f"folder {store.name}"
+        self._samples = [LabelledSample(id=_id(p), picture=place, labels=()) for p, place in places]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> LabelledSample:
+        return self._samples[index]
+
+    def mask(self, index: int) -> UInt8[Tensor, "H W"]:
+        """Raise `InputError`: without classes there are no masks."""
+        raise InputError(f"{self.name} is read without classes and has no masks; use Folder")
+
+
+def _is_shown(path: str) -> bool:
+    hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
+    return _is_picture(path) and not hidden
 
 
 def _mask_store(place: str | Path, classes: int) -> Store:
@@ -145,8 +188,7 @@ def _class_folders(store: Store) -> dict[str, list[str]]:
         folder, slash, name = path.partition("/")
         if slash and not folder.startswith("."):
             names = found.setdefault(folder, [])
-            is_picture = PurePosixPath(name).suffix.lower() in SUFFIXES
-            if "/" not in name and not name.startswith(".") and is_picture:
+            if "/" not in name and _is_picture(name):
                 names.append(name)
     return {folder: sorted(found[folder]) for folder in sorted(found)}
 
@@ -157,6 +199,11 @@ def _names(rows: Mapping[str, Sequence[Label]], source: str | Path) -> tuple[str
     if len(names) < len(found):
         raise InputError(f"{source} labels pictures by number; pass classes=, the names in order")
     return tuple(sorted(names))
+
+
+def _is_picture(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def _id(path: str) -> str:

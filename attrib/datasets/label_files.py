@@ -196,7 +196,10 @@ def _voc_id(key: object) -> str:
 
 
 def class_indices(
-    rows: Mapping[str, Iterable[Label]], names: Sequence[str], source: str | Path
+    rows: Mapping[str, Iterable[Label]],
+    names: Sequence[str],
+    source: str | Path,
+    whose: str = "the data set",
 ) -> dict[str, tuple[int, ...]]:
     """Look labels up: a name first, else an index from 0. Ascending, without repeats.
 
@@ -204,6 +207,7 @@ def class_indices(
         rows: Labels of each picture.
         names: The classes in order.
         source: Where the labels come from, for error messages.
+        whose: What has the classes, likewise.
 
     Raises:
         InputError: a label is no class, or a name that several classes have.
@@ -222,8 +226,11 @@ def class_indices(
             return found[0]
         number = class_number(label) if isinstance(label, str) else label
         if number is None:
-            hint = nearest(str(label), places)
-            raise InputError(f"{source}: {label!r} of {picture} is no class{hint}")
+            raise InputError(
+                f"{source}: {label!r} of {picture} is no class of {whose}; give one of its "
+                f"{len(names)} by name, such as {names[0]!r}, or by index from 0"
+                f"{nearest(str(label), places)}"
+            )
         if not 0 <= number < len(names):
             raise InputError(
                 f"{source}: {label} of {picture} is no class; they are 0 to {len(names) - 1}"

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from attrib.datasets.digits import digits
+from attrib.datasets.picture_files import picture_set
 from attrib.errors import InputError
 
-__all__ = ["RegionPictures", "anchors", "digit_rectangles", "rectangles", "small_digits"]
+__all__ = ["RegionPictures", "anchors", "cifar10_rectangles", "digit_rectangles", "rectangles",
+           "small_digits"]  # fmt: skip
 
 Split = Literal["train", "test"]
 
@@ -34,7 +36,10 @@ MARGIN = 4
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RegionPictures:
-    """Pictures, their classes, and the region that tells the class.
+    """Pictures, their classes, and the region that tells the class: a data set for torch.
+
+    An item is a picture `[c, n, n]`, its class and its region `[n, n]`, which a `DataLoader` makes
+    batches of.
 
     Args:
         images: In [0, 1].
@@ -50,6 +55,11 @@ class RegionPictures:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(
+        self, index: int
+    ) -> tuple[Float[Tensor, "c n n"], Int[Tensor, ""], Bool[Tensor, "n n"]]:
+        return self.images[index], self.labels[index], self.regions[index]
 
 
 def rectangles(
@@ -111,6 +121,25 @@ def digit_rectangles(
         MissingExtraError: see `digits`.
     """
     return rectangles(digits(root, split)[0][:, None].float() / 255, seed=seed)
+
+
+def cifar10_rectangles(
+    root: str | Path, split: Split = "train", *, seed: int = 0
+) -> RegionPictures:
+    """Add rectangles of any colour to CIFAR-10's photographs, see `rectangles`.
+
+    Args:
+        root: Folder that torchvision was given to download to, or a zip file of
+            `SPLIT/CLASS/NAME.png`.
+        split: `"train"` or `"test"`.
+        seed: See `rectangles`.
+
+    Raises:
+        InputError: files are missing or damaged, or there is no such split.
+    """
+    kind = "splits" if Path(root).suffix.lower() == ".zip" else "cifar10"
+    pictures = picture_set(kind, root, split)
+    return rectangles(pictures.read(range(len(pictures))).float() / 255, seed=seed)
 
 
 def small_digits(

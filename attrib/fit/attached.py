@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from attrib import surgery
 from attrib.datasets.labelled import LabelledDataset, LabelledSample, digest
+from attrib.errors import InputError
 from attrib.fit.loading import ahead, batches, generator_of, labelled_samples, multi_hot
 from attrib.images import preprocess, read_image
 from attrib.models import SpatialClassifier, identity
 from attrib.targets import check_labels
 
-__all__ = ["fitting_samples", "follow_cosine", "mirrored_batches", "settings_of"]
+__all__ = ["bare_samples", "fitting_samples", "follow_cosine", "mirrored_batches", "settings_of"]
 
 
 def fitting_samples(classifier: SpatialClassifier, train: LabelledDataset) -> list[LabelledSample]:
@@ -31,6 +32,18 @@ def fitting_samples(classifier: SpatialClassifier, train: LabelledDataset) -> li
     """
     check_labels(classifier, train.name, train.labels)
     return labelled_samples(train, exclusive=not classifier.spec.multi_label)
+
+
+def bare_samples(train: LabelledDataset) -> list[LabelledSample]:
+    """List the pictures without the classes that they may have.
+
+    Raises:
+        InputError: there are none.
+    """
+    samples = [replace(train[i], labels=()) for i in range(len(train))]
+    if not samples:
+        raise InputError(f"{train.name} has no pictures to learn from")
+    return samples
 
 
 def settings_of(
@@ -83,6 +96,7 @@ def mirrored_batches(
 
 
 def follow_cosine(optimizer: torch.optim.Optimizer, lr: float, step: int, steps: int) -> None:
-    """Let the rate fall from `lr` to nothing along half a cosine."""
+    """Let the rate, times a group's `lr_ratio`, fall to nothing along half a cosine."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        first = lr * group.get("lr_ratio", 1.0)
+        group["lr"] = first * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from attrib.bottleneck.aib_attached import AttachedAIB
-from attrib.bottleneck.aib_loss import AIBObjective, aib_loss
+from attrib.bottleneck.aib_loss import AIBObjective, aib_loss, official
 from attrib.bottleneck.aib_module import Modulation
+from attrib.bottleneck.aib_recipe import AIBRecipe, parameter_groups
 from attrib.datasets.labelled import LabelledDataset, LabelledSample
 from attrib.errors import InputError
 from attrib.fit import checkpoint
@@ -39,8 +40,16 @@ class AttentionConfig:
         epochs: Passes over the pictures.
         batch_size: Pictures per step.
         lr: First learning rate.
-        beta: Price of information, in the paper's units.
+        beta: Price of information.
+        objective: `"paper"`, or `"official"` for bits and the divergence of the authors' code, at
+            full weight as for their WRN and CUB networks. See `AIBObjective`, also for the next four.
+        lambda_q: Price of the anchors' distance to the scores.
+        lambda_c: Price of the scores' distance to the anchors.
+        units: `"nats"` or `"bits"`; None for the objective's, which are nats in the paper.
+        distance: Squared distances are averaged over a map's cells (`"mean"`) or summed.
         anchors: Of the quantiser; 0 for continuous attention.
+        anchor_ratio: Learning rate of the anchors, relative to that of all else. With that of the
+            authors' code, the default, and Adam they stay where they begin, spread evenly.
         latent: Length of the latent vector.
         layer: Path of the module on whose output the attention sits; the feature map if left.
         modulation: `"residual"` multiplies features by 1 + a, as the authors' code; `"gate"`, ours,
@@ -55,8 +64,14 @@ class AttentionConfig:
     epochs: Annotated[int, AtLeast(1)] = 5
     batch_size: Annotated[int, AtLeast(1)] = 16
     lr: Annotated[float, AtLeast(0)] = 1e-3
-    beta: Annotated[float, AtLeast(0)] = 0.01
+    beta: Annotated[float, AtLeast(0)] = AIBObjective.beta
+    objective: Literal["paper", "official"] = "paper"
+    lambda_q: Annotated[float, AtLeast(0)] = AIBObjective.lambda_q
+    lambda_c: Annotated[float, AtLeast(0)] = AIBObjective.lambda_c
+    units: Literal["nats", "bits"] | None = None
+    distance: Literal["mean", "sum"] = AIBObjective.distance
     anchors: Annotated[int, AtLeast(0)] = 0
+    anchor_ratio: Annotated[float, AtLeast(0)] = AIBRecipe.anchor_ratio
     latent: Annotated[int, AtLeast(1)] = 256
     layer: str = ""
     modulation: Modulation = "residual"
@@ -67,6 +82,26 @@ class AttentionConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def terms(self) -> AIBObjective:
+        """Weights and units of the loss's terms."""
+        chosen = official("cub_vgg16") if self.objective == "official" else AIBObjective()
+        return replace(
+            chosen,
+            beta=self.beta,
+            lambda_q=self.lambda_q,
+            lambda_c=self.lambda_c,
+            units=self.units or chosen.units,
+            distance=self.distance,
+        )
+
+    @property
+    def recipe(self) -> AIBRecipe:
+        """What the optimiser is told of each parameter; the rate itself falls along a cosine."""
+        return AIBRecipe(
+            lr=self.lr, milestones=(), factor=1.0, weight_decay=0.0, anchor_ratio=self.anchor_ratio
+        )
 
 
 def fit_attention(
@@ -111,7 +146,7 @@ def fit_attention(
         seed=config.seed,
     )
     settings = settings_of("attrib.fit-aib/1", classifier, train, samples, config)
-    optimizer = torch.optim.Adam(attached.aib.parameters(), lr=config.lr)
+    optimizer = torch.optim.Adam(parameter_groups(attached.aib, config.recipe))
     task = _Task(attached=attached, optimizer=optimizer, samples=samples, config=config)
     report = train_loop(
         task, out, settings, bfloat16=config.bfloat16, tensorboard=tensorboard, progress=progress
@@ -164,7 +199,7 @@ class _Task:
     def terms(self, batch: tuple[Tensor, Tensor]) -> dict[str, Float[Tensor, ""]]:
         images, labels = batch
         output = self.attached(images)
-        terms = aib_loss(output, labels, AIBObjective(beta=self.config.beta))
+        terms = aib_loss(output, labels, self.config.terms)
         right = (output.logits.argmax(1) == labels).to(images.dtype).mean()
         return {
             "loss": terms.total,

@@ -13,11 +13,17 @@ from torch import Tensor
 
 from attrib.bottleneck.mask_control import BetaControl
 from attrib.bottleneck.mask_network import MaskNetworkOptions, Reads
-from attrib.bottleneck.mask_posthoc import PosthocMask, PosthocOptions
+from attrib.bottleneck.mask_posthoc import PosthocMask, PosthocOptions, PosthocOutput
 from attrib.bottleneck.mask_view import Fill
 from attrib.datasets.labelled import LabelledDataset, LabelledSample
 from attrib.fit import checkpoint
-from attrib.fit.attached import fitting_samples, follow_cosine, mirrored_batches, settings_of
+from attrib.fit.attached import (
+    bare_samples,
+    fitting_samples,
+    follow_cosine,
+    mirrored_batches,
+    settings_of,
+)
 from attrib.fit.loop import train as train_loop
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast, check_fields
@@ -49,7 +55,7 @@ class MaskConfig:
         halvings: Of the grid, reading pixels.
         conditional: The mask is that of a class.
         fill: See `PosthocOptions`, also for the others down to `latent`.
-        signal: Classes to keep: labels or predictions.
+        signal: Classes to keep: labels or predictions, which need no labels.
         others: Share of masks that are asked for another class.
         randomise: Show a random rectangle too.
         temperature: Of relaxed masks.
@@ -121,7 +127,8 @@ def fit_mask(
 
     Args:
         classifier: Single- or multi-label; not changed.
-        train: Pictures with the classifier's classes.
+        train: Pictures with the classifier's classes; with `signal="prediction"` any pictures,
+            whose classes, if they have any, are not looked at.
         out: Folder of this run.
         config: The constants.
         tensorboard: Write the log for TensorBoard too.
@@ -129,15 +136,18 @@ def fit_mask(
 
     Returns:
         The settings and, as `history`, the mean of every term per epoch in nats, β, the mean
-        probability that a cell is seen, and the share of pictures that the classifier answers as
-        it should, whole and through the masks.
+        probability that a cell is seen, and the share of pictures for which the classifier answers
+        the classes that masks have to keep, through the masks and, where those are labels, whole.
 
     Raises:
         InputError: pictures without exactly one class for a single-label model, other classes than
             the model's, a folder of another run, or a loss that is not finite.
     """
     out, config = Path(out), config or MaskConfig()
-    samples = fitting_samples(classifier, train)
+    if config.signal == "label":
+        samples = fitting_samples(classifier, train)
+    else:
+        samples = bare_samples(train)
     model = PosthocMask(
         classifier,
         network=config.part(MaskNetworkOptions),
@@ -195,7 +205,6 @@ class _Task:
         output = self.model(images, labels, torch.default_generator)
         code, terms = output.terms.seen, output.terms
         self.model.beta.follow(**terms.means())
-        multi_label = self.model.classifier.spec.multi_label
         return {
             "loss": terms.loss("ib", control.beta).mean(),
             "cross_entropy": terms.cross_entropy.mean(),
@@ -206,9 +215,16 @@ class _Task:
             "vae_kl": code.kl.mean(),
             "beta": torch.tensor(control.beta),
             "probability": output.probability.mean(),
-            "accuracy": _accuracy(output.logits, labels, multi_label),
-            "accuracy_whole": _accuracy(output.whole, labels, multi_label),
+            **self._accuracies(output, labels),
         }
+
+    def _accuracies(self, output: PosthocOutput, labels: Tensor) -> dict[str, Float[Tensor, ""]]:
+        multi_label = self.model.classifier.spec.multi_label
+        kept = self.model.classes(labels, output.whole)
+        found = {"accuracy": _accuracy(output.logits, kept, multi_label)}
+        if self.config.signal == "prediction":
+            return found
+        return {**found, "accuracy_whole": _accuracy(output.whole, kept, multi_label)}
 
     def schedule(self, step: int) -> None:
         follow_cosine(self.optimizer, self.config.lr, step, self.epochs * self.steps)

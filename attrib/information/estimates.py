@@ -105,15 +105,18 @@ def mutual_information(
         seed: Of the bootstrap; the process's random state is left alone.
 
     Raises:
-        InputError: as for `pmi`; no samples, PMI that is not finite, an option out of range.
+        InputError: as for `pmi`; fewer than two samples, PMI that is not finite, an option out of
+            range.
         TargetError: as for `pmi`.
     """
     if bootstrap < 1 or not 0 < confidence < 1:
         raise InputError(
             f"bootstrap is at least 1 and confidence in (0, 1), got {bootstrap} and {confidence}"
         )
-    if not len(logits):
-        raise InputError("mutual information of no samples; give at least one row of logits")
+    if len(logits) < 2:
+        raise InputError(
+            f"an interval takes two samples or more, got {len(logits)}; `pmi` is that of each"
+        )
     check_targets(targets, logits)
     logits, targets = logits.detach().cpu().double(), targets.cpu()
     known = _resolved(prior, targets, logits.shape[1])

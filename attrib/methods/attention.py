@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import final
-from weakref import WeakKeyDictionary
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from attrib import surgery
 from attrib.bottleneck.aib_attached import load_attached
 from attrib.bottleneck.aib_classifier import NetworkClassifier
 from attrib.bottleneck.aib_module import Attention, NoAttention
+from attrib.bottleneck.attached_file import Loaded
 from attrib.errors import SpecError
 from attrib.methods.base import METHODS, Method
 from attrib.models import SpatialClassifier
@@ -56,26 +57,20 @@ class AIB(Method):
     ) -> Attribution:
         """See `Method.attribute`."""
         if self.weights:
-            maps, logits = self._attached(classifier, images)
+            maps, logits = _attached(self.weights, classifier, images)
         else:
             maps, logits = _own(classifier, images)
         pairs = targets(logits)
         return self._result(classifier, images, maps[pairs.image], pairs, logits)
 
-    def _attached(
-        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"]
-    ) -> tuple[Float[Tensor, "b u v"], Float[Tensor, "b c"]]:
-        """Read the file once for a classifier, and forget it with that."""
-        of_classifier = _LOADED.setdefault(classifier, {})
-        if self.weights not in of_classifier:
-            attached = load_attached(self.weights, classifier)
-            of_classifier[self.weights] = attached.layer, attached.aib.attention
-        layer, attention = of_classifier[self.weights]
-        with surgery.inference(classifier.model):
-            if not layer:
-                features = classifier.forward(images)
-                return attention.map(features.grid), features.logits
-            return attention.map(classifier.grid_at(images, layer)), classifier.predict(images)
+
+def _attached(
+    weights: str, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"]
+) -> tuple[Float[Tensor, "b u v"], Float[Tensor, "b c"]]:
+    layer, attention = _ATTENTIONS(weights, classifier)
+    features = classifier.features_at(images.clone(), layer)  # some models rewrite their input
+    with torch.no_grad():
+        return attention.map(features.grid), features.logits
 
 
 def _own(
@@ -91,5 +86,9 @@ def _own(
         return model.attention(images)
 
 
-_LOADED: WeakKeyDictionary[SpatialClassifier, dict[str, tuple[str, Attention | NoAttention]]]
-_LOADED = WeakKeyDictionary()
+def _read(path: str, classifier: SpatialClassifier) -> tuple[str, Attention | NoAttention]:
+    attached = load_attached(path, classifier)
+    return attached.layer, attached.aib.attention
+
+
+_ATTENTIONS = Loaded(_read)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import final
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from attrib.bottleneck.attached_file import Loaded
 from attrib.bottleneck.mask_attached import load_mask, look
-from attrib.bottleneck.mask_network import MaskNetwork
 from attrib.errors import SpecError
 from attrib.methods.base import METHODS, Method
 from attrib.models import SpatialClassifier
@@ -50,19 +49,12 @@ class IBMask(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-        network = self._network(classifier)
+        network = _NETWORKS(self.weights, classifier)
         features = look(classifier, images, network.options.reads)
         pairs = targets(features.logits)
         with torch.no_grad():
             maps = network.masks(features, (images.shape[-2], images.shape[-1]), pairs)
         return self._result(classifier, images, maps, pairs, features.logits)
-
-    def _network(self, classifier: SpatialClassifier) -> MaskNetwork:
-        """Read the file once for a classifier, and forget it with that."""
-        of_classifier = _LOADED.setdefault(classifier, {})
-        if self.weights not in of_classifier:
-            of_classifier[self.weights] = load_mask(self.weights, classifier).network
-        return of_classifier[self.weights]
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)
@@ -73,4 +65,4 @@ class IBMask(Method):
             )
 
 
-_LOADED: WeakKeyDictionary[SpatialClassifier, dict[str, MaskNetwork]] = WeakKeyDictionary()
+_NETWORKS = Loaded(lambda path, classifier: load_mask(path, classifier).network)

@@ -6,7 +6,7 @@ from attrib.models.gap import to_gap
 from attrib.models.given import ModelLike, Precision, as_classifier, under_autocast
 from attrib.models.load import load_model, load_weights, model_names
 from attrib.models.output import Output
-from attrib.models.record import ModelRecord, fingerprint, identity
+from attrib.models.record import ModelRecord, fingerprint, identity, imprint
 from attrib.models.split import Need, spec_of, split
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "as_classifier",
     "fingerprint",
     "identity",
+    "imprint",
     "insert_adl",
     "load_model",
     "load_weights",

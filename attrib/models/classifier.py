@@ -171,12 +171,17 @@ class SpatialClassifier:
             return self.forward(images).grid
         with surgery.inference(self.model):
             raw = surgery.run_until(self.model, layer, images)
-            layout = detect(raw, _size(images))
-            if layout is None:
-                raise SplitError(
-                    f"layer {layer!r} of {self.spec.name} has no grid over the picture"
-                )
-            return layout.grid(raw, _size(images))
+            return self._grid_of(raw, layer, images)
+
+    def features_at(self, images: Float[Tensor, "b _ h w"], layer: str = "") -> Features:
+        """Run the model once for the logits and for the grid of a layer; all as for `grid_at`."""
+        if not layer:
+            return self.forward(images)
+        with surgery.inference(self.model):
+            with surgery.tap(self.model, layer) as tapped:
+                logits = self.logits_of(self.model(images))
+            raw = tapped.value(layer) if tapped.first is None else tapped.first
+            return Features(grid=self._grid_of(raw, layer, images), logits=logits)
 
     def class_maps(self, grid: Float[Tensor, "b k u v"]) -> Float[Tensor, "b c u v"]:
         """Apply the head at every cell; without bias where it is linear."""
@@ -272,6 +277,12 @@ class SpatialClassifier:
         if self.anatomy is None or self.layout is None:
             raise SplitError(self.note)
         return self.anatomy, self.layout
+
+    def _grid_of(self, raw: Tensor, layer: str, images: Tensor) -> Float[Tensor, "b k u v"]:
+        layout = detect(raw, _size(images))
+        if layout is None:
+            raise SplitError(f"layer {layer!r} of {self.spec.name} has no grid over the picture")
+        return layout.grid(raw, _size(images))
 
     def _grid(
         self, raw: Raw, layout: Layout | Levels, anatomy: Anatomy, images: Tensor

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Hashable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from attrib.models.classifier import SpatialClassifier
 from attrib.models.output import spelled
 from attrib.types import Fit
 
-__all__ = ["ModelRecord", "fingerprint", "identity"]
+__all__ = ["ModelRecord", "fingerprint", "identity", "imprint"]
+
+WORD = 8
+"""Bytes of a 64-bit integer."""
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -25,6 +30,30 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def imprint(model: nn.Module) -> Hashable:
+    """Return what changes when any weight or buffer does, or moves to another device.
+
+    Several times cheaper than `fingerprint`, and means something within this process only: per
+    tensor torch's count of changes in place, which `.data` escapes, and the sum of its bits.
+    """
+    tensors = [value.detach() for value in model.state_dict().values()]
+    sums = [_sum_of_bits(t) for t in tensors]
+    totals = torch.stack([s.to(sums[0].device) for s in sums]).tolist() if sums else []
+    counts = [0 if t.is_inference() else t._version for t in tensors]
+    kinds = [(t.device, t.dtype, t.shape) for t in tensors]
+    return tuple(zip(kinds, counts, totals, strict=True))
+
+
+def _sum_of_bits(value: Tensor) -> Int[Tensor, ""]:
+    """Add up all bits as 64-bit integers, and what is left over as bytes; overflow does no harm."""
+    flat = value.contiguous().flatten()
+    if flat.storage_offset() * flat.element_size() % WORD:
+        flat = flat.clone()
+    raw = flat.view(torch.uint8)
+    whole = len(raw) // WORD * WORD
+    return raw[:whole].view(torch.int64).sum() + raw[whole:].sum()
 
 
 def identity(classifier: SpatialClassifier) -> dict[str, Any]:
