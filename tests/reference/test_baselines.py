@@ -246,17 +246,63 @@ def test_any_other_explainer():
     torch.testing.assert_close(shap, maps(make("plain"), "deeplift").maps, rtol=1e-4, atol=1e-6)
 
 
+class Untargeted:
+    """Explains the same for every class."""
+
+    def __init__(self, forward):
+        self.forward = forward
+
+    def attribute(self, inputs):
+        return inputs
+
+
+class Empty:
+    """Takes nothing to explain."""
+
+    def attribute(self, inputs, target):
+        return inputs
+
+
 @pytest.mark.parametrize(
-    ("explainer", "error", "message"),
+    ("explainer", "options", "message"),
     [
-        ("LRP", attrib.AttribError, "looks into the modules"),
-        ("NoSuch", attrib.AttribError, "unknown explainer of captum.attr 'NoSuch'"),
-        ("LayerGradCam", attrib.AttribError, "takes layer too"),
+        ("LRP", {}, "LRP looks into the modules .* 'lrp' are methods of their own"),
+        ("NoSuch", {}, "unknown explainer of captum.attr 'NoSuch'"),
+        ("visualization", {}, "unknown explainer of captum.attr 'visualization'"),
+        ("Summarizer", {}, "has no `attribute`"),
+        (by_hand.LayerGradCam, {}, "the cells of a layer .* 'gradcam'"),
+        (by_hand.LayerActivation, {"layer": nn.ReLU()}, "the cells of a layer"),
+        (by_hand.NeuronGradient, {"layer": nn.ReLU()}, "a neuron and not a class"),
+        (by_hand.NoiseTunnel, {}, r"goes around another explainer; use 'smoothgrad\(of="),
+        (by_hand.FeaturePermutation, {}, "pairs are explained one by one; use 'feature-ablation'"),
+        (by_hand.DeepLiftShap, {}, r"give DeepLiftShap what it needs: baselines=\.\.\.$"),
+        (by_hand.Occlusion, {}, r"needs: sliding_window_shapes=\.\.\."),
+        (by_hand.LimeBase, {}, r"needs: interpretable_model=\.\.\., similarity_func"),
+        (by_hand.IntegratedGradients, {"nsteps": 3}, "'nsteps' here; did you mean 'n_steps'"),
+        (by_hand.FeatureAblation, {"feature_maks": 0}, "did you mean 'feature_mask'"),
+        (by_hand.Saliency, {"target": 3}, "no option 'target' here: attrib gives the classes"),
+        (Untargeted, {}, "Untargeted takes no target"),
+        (Empty, {}, "Empty takes neither a model nor a forward function"),
     ],
 )
-def test_an_explainer_that_does_not_fit(explainer, error, message):
-    with pytest.raises(error, match=message):
-        maps(make("plain"), captum(explainer))
+def test_an_explainer_that_does_not_fit_is_refused_before_it_runs(explainer, options, message):
+    with pytest.raises(attrib.AttribError, match=message):
+        captum(explainer, **options)
+
+
+@pytest.mark.parametrize(
+    ("explainer", "options", "given"),
+    [
+        ("IntegratedGradients", {"return_convergence_delta": True}, "tuple"),
+        ("KernelShap", {"return_input_shape": False, "n_samples": 5}, r"\(1, 3072\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_explainer_that_gives_something_else_is_refused(explainer, options, given):
+    with pytest.raises(
+        attrib.errors.SpecError, match=f"{explainer} gives {given}.*leave out options"
+    ):
+        maps(make("plain"), captum(explainer, **options))
 
 
 def test_the_linear_model_is_weighted_ridge_regression():
