@@ -53,8 +53,9 @@ class Explainer:
         fit: Overrides how pictures are brought to the model's size: `"crop"` (what lies outside
             is not seen and stays 0 in the heatmap), `"squash"` or `"pad"`.
         multi_label: True for a model with independent (sigmoid) outputs.
-        tta: Average the maps over mirror images: the method inside `tta(...)`, which as a spec
-            takes scales too.
+        tta: Average the maps over three scales and their mirror images: the method inside
+            `tta(...)`, which as a spec takes other scales. A model that takes pictures of one size
+            only raises an error that says how to leave scales out.
         smooth: Average the maps over noisy copies: the method inside `smooth(...)`.
         autocast: `"bfloat16"` or `"float16"` runs the network under autocast; features are brought
             back to the weights' type before maps are made of them, and the maps are not `exact`.
@@ -265,7 +266,7 @@ def explain(
         spec: How to feed the model; by default what it carries.
         fit: Overrides how pictures are brought to the model's size.
         multi_label: True for a model with independent (sigmoid) outputs.
-        tta: Average the maps over mirror images; see `Explainer`.
+        tta: Average the maps over scales and mirror images; see `Explainer`.
         smooth: Average the maps over noisy copies; see `Explainer`.
         autocast: Run the network in half precision; see `Explainer`.
         output: Where the logits are in what the model returns; see `Explainer`.

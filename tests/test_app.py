@@ -1,6 +1,7 @@
 """The web page: what visitors may ask for, what they get, and the page in a real browser.
 
-The browser's part is skipped where Gradio, selenium, Chromium or its driver are not installed.
+The browser's part is skipped where Gradio, selenium, Chromium or its driver are not installed;
+`make test-browser` installs the first two.
 """
 
 import importlib.util
@@ -338,11 +339,11 @@ def address(tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait(lambda: listens(port), 60)
+        wait(lambda: listens(port), 300)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(20)
+        server.wait(120)
     assert not list(temporary.glob("attrib-app-*"))  # what visitors left is gone
 
 
@@ -351,7 +352,7 @@ def listens(port):
         return trial.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait(what, seconds=30):
+def wait(what, seconds=120):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := what():

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -94,10 +95,24 @@ def shell(code):
             assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception!r}"
 
 
-def test_make_targets_of_the_readme_exist():
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_exist(page):
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"make ([\w-]+)", (ROOT / "README.md").read_text()):
+    for target in re.findall(r"`?make ([\w-]+)", (ROOT / page).read_text()):
         assert f"\n{target}:" in makefile
+
+
+def test_what_tests_are_skipped_without_is_in_an_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = json.dumps([*project["optional-dependencies"].values()])
+    asked = re.compile(r"(?:importorskip|find_spec)\(\"(\w+)\"")
+    found = {
+        name for path in (ROOT / "tests").rglob("*.py") for name in asked.findall(path.read_text())
+    }
+    assert {"selenium", "quantus"} <= found
+    known_as = {"sklearn": "scikit-learn"}
+    elsewhere = {"setuptools", "triton"}  # what builds, and what torch brings where there is a GPU
+    assert [n for n in found - elsewhere if known_as.get(n, n) not in extras] == []
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)

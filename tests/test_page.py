@@ -1,6 +1,7 @@
 """The page of a comparison in a real browser: what it draws, sorts and does at a key.
 
-Skipped where selenium, Chromium or its driver are not installed.
+Skipped where selenium, Chromium or its driver are not installed; `make test-browser` installs the
+first.
 """
 
 import shutil

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from attrib.errors import InputError, ModelError, SpecError
+from attrib.errors import InputError, ModelError, SpecError, in_one_line
 from attrib.methods.base import METHODS, Method, resolve
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast, format_spec
@@ -35,8 +35,9 @@ class TTA(Method):
 
     Args:
         method: Spec of what is averaged.
-        scales: Factors of the picture's size, 1 among them. Other ones are for models that take
-            pictures of any size.
+        scales: Factors of the picture's size, 1 among them. A model that takes pictures of one size
+            only, as most transformers do, is refused with an error that names `scales=(1.0,)`,
+            which leaves the mirror image.
         flip: Mirror every scale left-right as well.
     """
 
@@ -44,7 +45,7 @@ class TTA(Method):
     summary = "the mean of any method over scales and mirror images"
     family = "around another method"
     method: str | Method = "cam"
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[float, ...] = (1.0, 0.75, 1.25)
     flip: bool = True
 
     def __post_init__(self) -> None:
@@ -69,11 +70,13 @@ class TTA(Method):
             try:
                 maps = inner.attribute(classifier, view, _known(plain.targets)).maps
             except (RuntimeError, AssertionError, ValueError) as error:
-                if scale == 1:
+                if scale == 1 or isinstance(error, torch.OutOfMemoryError):
                     raise
+                mirrors = dataclasses.replace(self, scales=(1.0,))
                 raise ModelError(
-                    f"tta: {classifier.spec.name} does not take a picture of "
-                    f"{tuple(view.shape[-2:])} ({error}); use scales=(1.0,)"
+                    f"tta: {classifier.spec.name} does not take pictures at {scale:g} times its "
+                    f"size, {tuple(view.shape[-2:])} ({in_one_line(error)}); leave scales out with "
+                    f"method={format_spec(mirrors)!r}, and without tta=True"
                 ) from error
             total += _resized(maps.flip(2) if flip else maps, size)
         return _told_by(self, plain, total / (1 + len(self._views())))

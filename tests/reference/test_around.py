@@ -1,12 +1,15 @@
 """CAMs without gradients, attention, and methods around methods, against literal references."""
 
+import re
+
 import pytest
 import timm
 import torch
 from torch.nn import functional as F  # noqa: N812
 
 import attrib
-from tests.models import SPEC, Everything, images, make
+from attrib.errors import ModelError
+from tests.models import SPEC, Everything, Flat, Pooled, images, make
 
 X, LABELS = images(2).double(), [1, 3]
 
@@ -75,6 +78,39 @@ def test_tta_is_the_mean_over_views(model):
         want.append(F.interpolate(view[:, None], size=(8, 8), mode="bilinear")[:, 0])
     found = maps(model, "tta(method='cam', scales=(1.0, 1.5))")
     torch.testing.assert_close(found, torch.stack(want).mean(0))
+
+
+def test_tta_true_is_scales_and_mirror_images(model):
+    sizes = []
+    model.features.register_forward_pre_hook(lambda _, x: sizes.append(tuple(x[0].shape[2:])))
+    explainer = attrib.Explainer(model, "cam", spec=SPEC, tta=True)
+    explainer(X, LABELS)  # so that what is found out lazily is known
+    sizes.clear()
+    explainer(X, LABELS)
+    assert sorted(sizes) == sorted([(32, 32), (24, 24), (40, 40)] * 2)
+
+
+@pytest.mark.parametrize("name", ["saliency", "gradcam(relu=False)"])
+def test_tta_of_a_model_of_one_size_says_how_to_leave_scales_out(name):
+    model = Flat().double()
+    with pytest.raises(ModelError, match=r"at 0.75 times its size, \(24, 24\)") as caught:
+        attrib.Explainer(model, name, spec=SPEC, tta=True)(X, LABELS)
+    (told,) = re.findall(r'method="(.*?)",', str(caught.value))
+    mirrored = (
+        maps(model, name).flip(2) + attrib.Explainer(model, name, spec=SPEC)(X.flip(3), LABELS).maps
+    )
+    torch.testing.assert_close(maps(model, told), mirrored.flip(2) / 2)
+
+
+def test_tta_hands_on_that_memory_ran_out():
+    class Small(Pooled):
+        def forward(self, x):
+            if x.shape[2] > 32:
+                raise torch.OutOfMemoryError("no more")
+            return super().forward(x)
+
+    with pytest.raises(torch.OutOfMemoryError, match="no more"):
+        maps(Small().double(), "tta(method='gradcam')")
 
 
 def test_fuse_is_the_mean_of_normalised_layers(model):

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 import attrib
-from attrib.errors import MemoryWarning
+from attrib.errors import MemoryWarning, SpecError
 from attrib.methods import METHODS, captum
 from attrib.methods.baselines.features import LinearModel, parts_of
 from attrib.registry import format_spec
-from tests.models import SPEC, Pooled, images, make
+from tests.models import SPEC, Everything, Pooled, images, make
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:captum")
 LABELS = [1, 3]
@@ -147,6 +147,90 @@ def test_lrp_is_captum_called_by_hand(rule):
     torch.testing.assert_close(found, want.detach(), rtol=1e-3, atol=1e-5)
 
 
+def tunnelled(inner, **options):
+    """Captum's noise tunnel around one of its explainers."""
+    return seeded(
+        lambda x, y: by_hand.NoiseTunnel(inner).attribute(
+            x, nt_samples=4, stdevs=0.15 * float(x.max() - x.min()), target=y, **options
+        )
+    )
+
+
+def noisy_shap(model, x, label):
+    """The same, written out: the tunnel picks one reference for all copies, in another order."""
+    noise = 0.15 * (x.max() - x.min()) * torch.randn(4, 3, 32, 32)
+    return (
+        by_hand.GradientShap(model)
+        .attribute(
+            x + noise,
+            torch.zeros(4, 3, 32, 32),
+            n_samples=3,
+            stdevs=0.1 * float((x + noise).max() - (x + noise).min()),
+            target=label,
+        )
+        .mean(0, keepdim=True)
+    )
+
+
+NOISY = {
+    "saliency": lambda m: tunnelled(by_hand.Saliency(m), abs=False),
+    "input-x-gradient": lambda m: tunnelled(by_hand.InputXGradient(m)),
+    "integrated-gradients(steps=5)": lambda m: tunnelled(by_hand.IntegratedGradients(m), n_steps=5),
+    "gradient-shap(samples=3)": lambda m: seeded(lambda x, y: noisy_shap(m, x, y)),
+    "guided-backprop": lambda m: tunnelled(by_hand.GuidedBackprop(m)),
+    "deconvolution": lambda m: tunnelled(by_hand.Deconvolution(m)),
+    "guided-gradcam": lambda m: tunnelled(
+        by_hand.GuidedGradCam(m, m.features[5]), interpolate_mode="bilinear"
+    ),
+    "deeplift": lambda m: tunnelled(by_hand.DeepLift(m)),
+    "lrp": lambda m: tunnelled(by_hand.LRP(m)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("of", NOISY)
+def test_smoothgrad_is_a_noise_tunnel_around_any_gradient_method(of):
+    model = (Sequence() if of == "lrp" else make("plain")).eval()
+    before = Everything(model)
+    found = maps(model, f"smoothgrad(of={of!r}, samples=4, channels='sum')").maps
+    before.assert_same(model)
+    want = NOISY[of](model).sum(1)
+    assert want.abs().max() > 0
+    torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-6)
+
+
+def test_smoothgrad_takes_all_gradient_methods_and_says_why_not_others():
+    family = {n for n in METHODS if METHODS[n].family == "gradients of pixels"}
+    assert {spec.split("(")[0] for spec in NOISY} == family - {"smoothgrad"}
+    for of, message in (
+        ("gradcam", "of='gradcam' does not explain the colours of pixels; known: .*'smooth"),
+        ("smoothgrad", "does not explain the colours"),
+        ("saliency(channels='sum')", "an option 'channels' that is smoothgrad's own"),
+        ("gradient-shap(seed=3)", "an option 'seed' that is smoothgrad's own"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            METHODS.make(f"smoothgrad(of={of!r})")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["smoothgrad", "smoothgrad_sq", "vargrad"])
+def test_smoothgrad_in_any_steps_is_captums_tunnel(kind):
+    model = make("plain").eval()
+    want = tunnelled(by_hand.Saliency(model), nt_type=kind, nt_samples_batch_size=3, abs=False)
+    spec = f"smoothgrad(kind={kind!r}, samples=4, batch=3)"
+    torch.testing.assert_close(maps(model, spec).maps, want.abs().sum(1), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("of", ["gradient-shap", "integrated-gradients", "guided-gradcam", "lrp"])
+def test_smoothgrad_keeps_to_its_batch(of):
+    model, most = make("plain"), []
+    model.features[0].register_forward_hook(lambda _m, _i, out: most.append(len(out)))
+    maps(model, f"smoothgrad(of={of!r}, samples=7, batch=4)")
+    assert max(most) == 4
+    model.half()
+    assert maps(model, f"smoothgrad(of={of!r}, samples=2)").maps.isfinite().all()
+
+
 class Bare(Pooled):
     def forward(self, x):
         f, relu = self.features, nn.functional.relu
@@ -246,17 +330,61 @@ def test_any_other_explainer():
     torch.testing.assert_close(shap, maps(make("plain"), "deeplift").maps, rtol=1e-4, atol=1e-6)
 
 
+class Untargeted:
+    """Explains the same for every class."""
+
+    def __init__(self, forward):
+        self.forward = forward
+
+    def attribute(self, inputs):
+        return inputs
+
+
+class Empty:
+    """Takes nothing to explain."""
+
+    def attribute(self, inputs, target):
+        return inputs
+
+
 @pytest.mark.parametrize(
-    ("explainer", "error", "message"),
+    ("explainer", "options", "message"),
     [
-        ("LRP", attrib.AttribError, "looks into the modules"),
-        ("NoSuch", attrib.AttribError, "unknown explainer of captum.attr 'NoSuch'"),
-        ("LayerGradCam", attrib.AttribError, "takes layer too"),
+        ("LRP", {}, "LRP looks into the modules .* 'lrp' are methods of their own"),
+        ("NoSuch", {}, "unknown explainer of captum.attr 'NoSuch'"),
+        ("visualization", {}, "unknown explainer of captum.attr 'visualization'"),
+        ("Summarizer", {}, "has no `attribute`"),
+        (by_hand.LayerGradCam, {}, "the cells of a layer .* 'gradcam'"),
+        (by_hand.LayerActivation, {"layer": nn.ReLU()}, "the cells of a layer"),
+        (by_hand.NeuronGradient, {"layer": nn.ReLU()}, "a neuron and not a class"),
+        (by_hand.NoiseTunnel, {}, r"goes around another explainer; use 'smoothgrad\(of="),
+        (by_hand.FeaturePermutation, {}, "pairs are explained one by one; use 'feature-ablation'"),
+        (by_hand.DeepLiftShap, {}, r"give DeepLiftShap what it needs: baselines=\.\.\.$"),
+        (by_hand.Occlusion, {}, r"needs: sliding_window_shapes=\.\.\."),
+        (by_hand.LimeBase, {}, r"needs: interpretable_model=\.\.\., similarity_func"),
+        (by_hand.IntegratedGradients, {"nsteps": 3}, "'nsteps' here; did you mean 'n_steps'"),
+        (by_hand.FeatureAblation, {"feature_maks": 0}, "did you mean 'feature_mask'"),
+        (by_hand.Saliency, {"target": 3}, "no option 'target' here: attrib gives the classes"),
+        (Untargeted, {}, "Untargeted takes no target"),
+        (Empty, {}, "Empty takes neither a model nor a forward function"),
     ],
 )
-def test_an_explainer_that_does_not_fit(explainer, error, message):
-    with pytest.raises(error, match=message):
-        maps(make("plain"), captum(explainer))
+def test_an_explainer_that_does_not_fit_is_refused_before_it_runs(explainer, options, message):
+    with pytest.raises(attrib.AttribError, match=message):
+        captum(explainer, **options)
+
+
+@pytest.mark.parametrize(
+    ("explainer", "options", "given"),
+    [
+        ("IntegratedGradients", {"return_convergence_delta": True}, "tuple"),
+        ("KernelShap", {"return_input_shape": False, "n_samples": 5}, r"\(1, 3072\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_explainer_that_gives_something_else_is_refused(explainer, options, given):
+    with pytest.raises(SpecError, match=f"{explainer} gives {given}.*leave out options"):
+        maps(make("plain"), captum(explainer, **options))
 
 
 def test_the_linear_model_is_weighted_ridge_regression():

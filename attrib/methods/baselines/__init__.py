@@ -6,8 +6,8 @@ from attrib.methods.baselines.gradients import (
     InputXGradient,
     IntegratedGradients,
     Saliency,
-    SmoothGrad,
 )
+from attrib.methods.baselines.noise import SmoothGrad
 from attrib.methods.baselines.perturbations import (
     LIME,
     FeatureAblation,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -14,21 +13,22 @@ from attrib.methods.base import METHODS, Method
 from attrib.methods.baselines.run import (
     Batch,
     Channels,
-    Chunk,
     Count,
+    Explain,
     Reference,
     attribute,
+    by_pixel,
     explainers,
     forward_of,
+    noise_of,
     overwriting,
     reference,
-    without_channels,
 )
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast
 from attrib.types import Attribution, TargetRule
 
-__all__ = ["GradientSHAP", "InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad"]
+__all__ = ["GradientSHAP", "InputXGradient", "IntegratedGradients", "Saliency"]
 
 
 @METHODS.register
@@ -54,17 +54,21 @@ class Saliency(Method):
     channels: Channels = "abs-max"
     batch: Batch = 16
 
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """See `ByColour`."""
+        saliency = explainers().Saliency(forward_of(classifier))
+
+        @overwriting()
+        def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
+            return saliency.attribute(pictures, labels, abs=False)  # type: ignore[no-any-return]
+
+        return explain
+
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`; one backward pass."""
-
-        def explain(captum: Any, pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            saliency = captum.Saliency(forward_of(classifier))
-            values: Tensor = saliency.attribute(pictures, labels, abs=False)
-            return values
-
-        chunk = _chunk(self.channels, explain)
+        chunk = by_pixel(self.by_colour(classifier), self.channels)
         return attribute(self, classifier, images, targets, chunk, together=self.batch)
 
 
@@ -92,17 +96,23 @@ class InputXGradient(Method):
     channels: Channels = "sum"
     batch: Batch = 16
 
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """See `ByColour`."""
+        product = explainers().InputXGradient(forward_of(classifier))
+
+        @overwriting()
+        def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
+            with torch.enable_grad():
+                values = product.attribute(pictures, labels)
+            return values.detach()  # type: ignore[no-any-return]
+
+        return explain
+
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`; one backward pass."""
-
-        def explain(captum: Any, pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            with torch.enable_grad():
-                values = captum.InputXGradient(forward_of(classifier)).attribute(pictures, labels)
-            return values.detach()  # type: ignore[no-any-return]
-
-        chunk = _chunk(self.channels, explain)
+        chunk = by_pixel(self.by_colour(classifier), self.channels)
         return attribute(self, classifier, images, targets, chunk, together=self.batch)
 
 
@@ -138,13 +148,13 @@ class IntegratedGradients(Method):
     channels: Channels = "sum"
     batch: Batch = 16
 
-    def attribute(
-        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
-    ) -> Attribution:
-        """See `Method.attribute`; `steps` backward passes."""
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """See `ByColour`."""
+        integrated = explainers().IntegratedGradients(forward_of(classifier))
 
-        def explain(captum: Any, pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
-            values: Tensor = captum.IntegratedGradients(forward_of(classifier)).attribute(
+        @overwriting()
+        def explain(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
+            values: Tensor = integrated.attribute(
                 pictures,
                 reference(pictures, self.reference, classifier.spec),
                 labels,
@@ -154,8 +164,15 @@ class IntegratedGradients(Method):
             )
             return values
 
+        return explain
+
+    def attribute(
+        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
+    ) -> Attribution:
+        """See `Method.attribute`; `steps` backward passes."""
+        chunk = by_pixel(self.by_colour(classifier), self.channels)
         # one pair at a time fills a batch with its steps as well, and is summed the same anywhere
-        return attribute(self, classifier, images, targets, _chunk(self.channels, explain))
+        return attribute(self, classifier, images, targets, chunk)
 
 
 @METHODS.register
@@ -192,109 +209,26 @@ class GradientSHAP(Method):
     channels: Channels = "sum"
     batch: Batch = 16
 
-    def attribute(
-        self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
-    ) -> Attribution:
-        """See `Method.attribute`; `samples` backward passes."""
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """See `ByColour`."""
+        shap = explainers().GradientShap(forward_of(classifier))
 
-        def explain(captum: Any, pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
-            shap = captum.GradientShap(forward_of(classifier))
+        @overwriting()
+        def explain(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
             start = reference(pictures, self.reference, classifier.spec)
-            stdevs = _noise(pictures, self.noise)
-            total = torch.zeros_like(pictures)
-            for done in range(0, self.samples, batch):
-                n = min(batch, self.samples - done)
+            stdevs = noise_of(pictures, self.noise)
+            total, most = torch.zeros_like(pictures), max(1, batch // len(pictures))
+            for done in range(0, self.samples, most):
+                n = min(most, self.samples - done)
                 part = shap.attribute(pictures, start, n_samples=n, stdevs=stdevs, target=labels)
                 total += n / self.samples * part
             return total
 
-        chunk = _chunk(self.channels, explain)
-        return attribute(self, classifier, images, targets, chunk, seed=self.seed)
-
-
-@METHODS.register
-@final
-@dataclass(frozen=True, kw_only=True)
-class SmoothGrad(Method):
-    r"""A gradient method averaged over noisy copies of the picture.
-
-    $$M_y(p) = \sum_c \big|\mathbb{E}_{\epsilon}[G_c(x + \epsilon)(p)]\big|, \quad
-    \epsilon \sim N\big(0, (\text{noise} \cdot (\max x - \min x))^2\big)$$
-
-    with G the gradient, or what `of` says. Smilkov et al., *SmoothGrad: removing noise by adding
-    noise*, section 3, by Captum's `NoiseTunnel`. `smooth(method=...)` does the like around any
-    method.
-
-    Args:
-        of: What is averaged.
-        kind: The mean, the mean of squares, or the variance.
-        samples: Noisy copies.
-        noise: Deviation of the noise, as a fraction of the picture's range.
-        steps: Points on the line, for integrated gradients.
-        seed: Of the noise.
-        channels: How the colours of a pixel become one value.
-        batch: Pictures per backward pass.
-    """
-
-    name = "smoothgrad"
-    summary = "a gradient method averaged over noisy pictures; any model"
-    family = "gradients of pixels"
-    normalize = "max"
-    needs_class_maps = False
-    of: Literal["saliency", "input-x-gradient", "integrated-gradients"] = "saliency"
-    kind: Literal["smoothgrad", "smoothgrad_sq", "vargrad"] = "smoothgrad"
-    samples: Count = 25
-    noise: Annotated[float, AtLeast(0)] = 0.15
-    steps: Count = 20
-    seed: int = 0
-    channels: Channels = "abs-sum"
-    batch: Batch = 16
+        return explain
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
-        """See `Method.attribute`; `samples` backward passes, `steps` times as many with steps."""
-
-        def explain(captum: Any, pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
-            options: dict[str, Any] = {}
-            if self.of == "saliency":
-                inner, options["abs"] = captum.Saliency(forward_of(classifier)), False
-            elif self.of == "input-x-gradient":
-                inner = captum.InputXGradient(forward_of(classifier))
-            else:
-                inner = captum.IntegratedGradients(forward_of(classifier))
-                options |= {"n_steps": self.steps, "internal_batch_size": batch}
-            values: Tensor = captum.NoiseTunnel(inner).attribute(
-                pictures,
-                nt_type=self.kind,
-                nt_samples=self.samples,
-                nt_samples_batch_size=min(batch, self.samples),
-                stdevs=_noise(pictures, self.noise),
-                target=labels,
-                **options,
-            )
-            return values.detach()
-
-        chunk = _chunk(self.channels, explain)
+        """See `Method.attribute`; `samples` backward passes."""
+        chunk = by_pixel(self.by_colour(classifier), self.channels)
         return attribute(self, classifier, images, targets, chunk, seed=self.seed)
-
-
-Explain = Callable[[Any, Tensor, Tensor, int], Tensor]
-"""Takes Captum's explainers, then what a `Chunk` takes; gives `[n, c, h, w]`."""
-
-
-def _chunk(channels: Channels, explain: Explain) -> Chunk:
-    """Load Captum where it is used, and make one value of a pixel's colours."""
-    captum = explainers()
-
-    def chunk(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
-        with overwriting():
-            values = explain(captum, pictures, labels, batch)
-        return without_channels(values, channels)
-
-    return chunk
-
-
-def _noise(pictures: Tensor, fraction: float) -> float:
-    """Return the deviation of noise that is a fraction of a picture's range."""
-    return fraction * float(pictures.max() - pictures.min())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -16,18 +17,19 @@ from attrib.methods.baselines.rules import DEEPLIFT, lrp_rules, relu_rules
 from attrib.methods.baselines.run import (
     Batch,
     Channels,
-    Chunk,
+    Explain,
     Reference,
     attribute,
+    by_pixel,
     explainers,
     of_pixels,
     reference,
-    without_channels,
 )
 from attrib.methods.gradient import GradCAM
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast
-from attrib.types import Attribution, TargetRule
+from attrib.surgery import dtype_of
+from attrib.types import Attribution, TargetRule, Targets
 
 __all__ = ["LRP", "Deconvolution", "DeepLift", "GuidedBackprop", "GuidedGradCAM"]
 
@@ -58,6 +60,10 @@ class GuidedBackprop(Method):
     channels: Channels = "abs-sum"
     batch: Batch = 16
 
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """See `ByColour`."""
+        return _backward(classifier, self.name, explainers().GuidedBackprop)
+
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
@@ -66,7 +72,7 @@ class GuidedBackprop(Method):
         Raises:
             ModelError: there is no ReLU, or something acts as one and cannot be seen as such.
         """
-        chunk = _backward(classifier, self.name, explainers().GuidedBackprop, self.channels)
+        chunk = by_pixel(self.by_colour(classifier), self.channels)
         return attribute(self, classifier, images, targets, chunk, together=self.batch)
 
 
@@ -94,11 +100,15 @@ class Deconvolution(Method):
     channels: Channels = "abs-sum"
     batch: Batch = 16
 
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """See `ByColour`."""
+        return _backward(classifier, self.name, explainers().Deconvolution)
+
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`; raises as `GuidedBackprop.attribute` does."""
-        chunk = _backward(classifier, self.name, explainers().Deconvolution, self.channels)
+        chunk = by_pixel(self.by_colour(classifier), self.channels)
         return attribute(self, classifier, images, targets, chunk, together=self.batch)
 
 
@@ -129,19 +139,36 @@ class GuidedGradCAM(Method):
     channels: Channels = "abs-sum"
     batch: Batch = 16
 
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """See `ByColour`."""
+        fine, dtype = self._guided(classifier), dtype_of(classifier.model)
+
+        def explain(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
+            pairs = Targets(image=torch.arange(len(labels), device=labels.device), label=labels)
+            coarse = self._coarse(classifier, pictures.to(dtype, copy=True), lambda _: pairs)
+            return fine(pictures, labels, batch) * _enlarged(coarse.maps, pictures)[:, None]
+
+        return explain
+
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`; raises as `GuidedBackprop.attribute` does."""
-        coarse = GradCAM(layer=self.layer).attribute(classifier, images.clone(), targets)
-        chunk = _backward(classifier, self.name, explainers().GuidedBackprop, self.channels)
+        coarse = self._coarse(classifier, images.clone(), targets)
+        chunk = by_pixel(self._guided(classifier), self.channels)
         fine = of_pixels(
             classifier, images, coarse.targets, chunk, batch=self.batch, together=self.batch
         )
-        size = fine.shape[1:]
-        where = F.interpolate(coarse.maps[:, None].to(fine), size=size, mode="bilinear")
-        maps = fine * where[:, 0]
+        maps = fine * _enlarged(coarse.maps, fine)
         return self._result(classifier, images, maps, coarse.targets, coarse.logits)
+
+    def _guided(self, classifier: SpatialClassifier) -> Explain:
+        return _backward(classifier, self.name, explainers().GuidedBackprop)
+
+    def _coarse(
+        self, classifier: SpatialClassifier, images: Tensor, targets: TargetRule
+    ) -> Attribution:
+        return GradCAM(layer=self.layer).attribute(classifier, images, targets)
 
 
 @METHODS.register
@@ -174,6 +201,18 @@ class DeepLift(Method):
     channels: Channels = "sum"
     batch: Batch = 16
 
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """See `ByColour`."""
+
+        def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
+            deeplift = explainers().DeepLift(Modular(classifier, pictures, DEEPLIFT))
+            start = reference(pictures, self.reference, classifier.spec)
+            # Captum's rule for max pooling looks at the first picture where nothing changes
+            alone = zip(pictures.split(1), start.split(1), labels.split(1), strict=True)
+            return torch.cat([deeplift.attribute(*one).detach() for one in alone])
+
+        return explain
+
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
@@ -182,15 +221,8 @@ class DeepLift(Method):
         Raises:
             ModelError: a part that is neither linear nor one of the activations above; names it.
         """
-
-        def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            modular = Modular(classifier, pictures, DEEPLIFT)
-            start = reference(pictures, self.reference, classifier.spec)
-            values = explainers().DeepLift(modular).attribute(pictures, start, labels)
-            return without_channels(values, self.channels)
-
-        # Captum's rule for max pooling looks at the first picture where nothing changes
-        return attribute(self, classifier, images, targets, chunk, together=1)
+        chunk = by_pixel(self.by_colour(classifier), self.channels)
+        return attribute(self, classifier, images, targets, chunk)
 
 
 @METHODS.register
@@ -225,6 +257,16 @@ class LRP(Method):
     channels: Channels = "sum"
     batch: Batch = 16
 
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """See `ByColour`."""
+        rules = lrp_rules(self.rule, self.epsilon)
+
+        def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
+            lrp = explainers().LRP(Modular(classifier, pictures, rules))
+            return lrp.attribute(pictures, labels).detach()  # type: ignore[no-any-return]
+
+        return explain
+
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
@@ -233,23 +275,24 @@ class LRP(Method):
         Raises:
             ModelError: a part that relevance has no rule for, such as a gate; names it.
         """
-        rules = lrp_rules(self.rule, self.epsilon)
-
-        def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            modular = Modular(classifier, pictures, rules)
-            values = explainers().LRP(modular).attribute(pictures, labels)
-            return without_channels(values, self.channels)
-
+        chunk = by_pixel(self.by_colour(classifier), self.channels)
         return attribute(self, classifier, images, targets, chunk, together=self.batch)
 
 
 def _backward(
-    classifier: SpatialClassifier, name: str, kind: Callable[[nn.Module], Any], channels: Channels
-) -> Chunk:
+    classifier: SpatialClassifier, name: str, kind: Callable[[nn.Module], Any]
+) -> Explain:
     rules = relu_rules(name)
 
-    def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
+    def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
         modular = Modular(classifier, pictures, rules)
-        return without_channels(kind(modular).attribute(pictures, labels), channels)
+        return kind(modular).attribute(pictures, labels).detach()  # type: ignore[no-any-return]
 
-    return chunk
+    return explain
+
+
+def _enlarged(
+    coarse: Float[Tensor, "n u v"], like: Float[Tensor, "n *_ h w"]
+) -> Float[Tensor, "n h w"]:
+    size = like.shape[-2:]
+    return F.interpolate(coarse[:, None].to(like), size=size, mode="bilinear")[:, 0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Annotated, Any, Literal
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,13 +19,17 @@ from attrib.types import Attribution, ModelSpec, TargetRule, Targets
 
 __all__ = [
     "Batch",
+    "ByColour",
     "Channels",
     "Chunk",
     "Count",
+    "Explain",
     "Reference",
     "attribute",
+    "by_pixel",
     "explainers",
     "forward_of",
+    "noise_of",
     "of_pixels",
     "overwriting",
     "reference",
@@ -47,6 +51,17 @@ Pictures = Float[Tensor, "n _ h w"]
 Chunk = Callable[[Pictures, Int[Tensor, " n"], int], Tensor]
 """Explains a few pairs: their pictures, their classes, and how many pictures a forward pass takes.
 Gives maps `[n, h, w]`."""
+Explain = Callable[[Pictures, Int[Tensor, " n"], int], Pictures]
+"""Takes what a `Chunk` takes, and gives a value per colour, `[n, c, h, w]`."""
+
+
+@runtime_checkable
+class ByColour(Protocol):
+    """A method that explains each colour of a pixel, before they become one value."""
+
+    def by_colour(self, classifier: SpatialClassifier) -> Explain:
+        """Make what explains a few pairs colour by colour, in inference mode."""
+        ...
 
 
 def attribute(
@@ -116,9 +131,11 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def overwriting() -> AbstractContextManager[Any]:
+@contextmanager
+def overwriting() -> Iterator[None]:
     """Keep aside what a layer needs to go back where the model then writes over it in place."""
-    return torch.autograd.graph.allow_mutation_on_saved_tensors()
+    with torch.autograd.graph.allow_mutation_on_saved_tensors():
+        yield
 
 
 def forward_of(classifier: SpatialClassifier) -> Callable[[Tensor], Tensor]:
@@ -149,6 +166,16 @@ def reference(
     sigma = min(pictures.shape[-2:]) / 16
     blurred: Tensor = gaussian_blur(pictures, 2 * round(2 * sigma) + 1, sigma)
     return blurred
+
+
+def noise_of(pictures: Float[Tensor, "n _ h w"], fraction: float) -> float:
+    """Return the deviation of noise that is a fraction of a picture's range."""
+    return fraction * float(pictures.max() - pictures.min())
+
+
+def by_pixel(explain: Explain, channels: Channels) -> Chunk:
+    """Make one value of a pixel's colours, once they are explained."""
+    return lambda *asked: without_channels(explain(*asked), channels)
 
 
 def without_channels(values: Float[Tensor, "n _ h w"], how: Channels) -> Float[Tensor, "n h w"]:
