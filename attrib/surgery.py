@@ -1,43 +1,40 @@
-"""The only file that hooks or re-modes a user's model; all is undone on exit, error or not.
+"""What hooks, detours or re-modes a user's model; all is undone on exit, error or not.
 
-Several threads may run one model at once: a hook acts in the thread that set it, and modules return
-to training when the last thread has left.
+Several threads may run one model at once: a hook and what stands in a module's place act in the
+thread that set them, and modules return to training when the last thread has left.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
-from threading import Lock, get_ident
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attrib.errors import ModelError, SplitError
+from attrib.own_thread import copied, detoured, guard, hooked
+from attrib.randomness import kept_random_state
 
 __all__ = [
     "Tap",
     "device_of",
     "dtype_of",
     "frozen_copy",
+    "hooked",
     "inference",
     "passed_over",
     "refuse_parallel",
     "replaced",
     "run_until",
-    "seeded",
     "submodule",
     "tap",
     "unwrap",
 ]
 
 
-_guard = Lock()
-"""Held while flags and hooks are set and undone, never while a model runs."""
 _held: dict[nn.Module, int] = {}
 """Modules kept from training right now, and by how many calls."""
 
@@ -117,7 +114,7 @@ def inference(model: nn.Module) -> Iterator[None]:
     Sets each module's `training` flag directly, since `eval()` and `train()` may be overridden.
     The random state is the process's: what another thread draws meanwhile, it may draw again.
     """
-    with _forked(device_of(model)), torch.no_grad():
+    with kept_random_state(device_of(model)), torch.no_grad():
         held = _hold(model)
         try:
             yield
@@ -125,20 +122,9 @@ def inference(model: nn.Module) -> Iterator[None]:
             _release(held)
 
 
-@contextmanager
-def _forked(device: torch.device) -> Iterator[None]:
-    """Put the random states of the CPU and of a GPU back, at half of what `fork_rng` costs."""
-    state = torch.default_generator.get_state()
-    with torch.random.fork_rng(devices=[device]) if device.type == "cuda" else nullcontext():
-        try:
-            yield
-        finally:
-            torch.default_generator.set_state(state)
-
-
 def _hold(model: nn.Module) -> list[nn.Module]:
     """Keep from training what trains, and what another call keeps from it."""
-    with _guard:
+    with guard:
         held = [m for m in _every(model) if m.training or (_held and m in _held)]
         for module in held:
             _held[module] = _held.get(module, 0) + 1
@@ -160,29 +146,12 @@ def _every(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _release(held: list[nn.Module]) -> None:
-    with _guard:
+    with guard:
         for module in held:
             _held[module] -= 1
             if not _held[module]:
                 del _held[module]
                 module.training = True
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from known random states of torch and NumPy, then put the states back as they were."""
-    forked = [device] if device.type == "cuda" else []
-    numpy_state = np.random.get_state()
-    with torch.random.fork_rng(devices=forked):
-        try:
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed reaches every device
-            if forked:
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            yield
-        finally:
-            np.random.set_state(numpy_state)
 
 
 @dataclass
@@ -224,7 +193,7 @@ def tap(model: nn.Module, path: str, *, leaf: bool = False) -> Iterator[Tap]:
 
     grad_mode = torch.is_grad_enabled()
     try:
-        with _hooked(model, path, record):
+        with hooked(submodule(model, path), lambda _, output: record(output)):
             yield found
     finally:
         torch.set_grad_enabled(grad_mode)
@@ -233,26 +202,8 @@ def tap(model: nn.Module, path: str, *, leaf: bool = False) -> Iterator[Tap]:
 @contextmanager
 def replaced(model: nn.Module, path: str, output: object) -> Iterator[None]:
     """Let the module at `path` return something else."""
-    with _hooked(model, path, lambda _: output):
+    with hooked(submodule(model, path), lambda *_: output):
         yield
-
-
-@contextmanager
-def _hooked(model: nn.Module, path: str, act: Callable[[object], object]) -> Iterator[None]:
-    """Let `act` see, and by what it returns replace, a module's output in this thread."""
-    own = get_ident()
-
-    def hook(_module: nn.Module, _inputs: object, output: object) -> object:
-        return act(output) if get_ident() == own else None
-
-    module = submodule(model, path)
-    with _guard:  # torch numbers hooks by a counter that two threads could read at once
-        handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        with _guard:
-            handle.remove()
 
 
 class _Enough(BaseException):
@@ -262,17 +213,21 @@ class _Enough(BaseException):
 def run_until(model: nn.Module, path: str, images: Tensor) -> Tensor:
     """Run the model until the module at `path` has returned; return what it did."""
 
-    def stop(_output: object) -> None:
+    def stop(*_: object) -> None:
         raise _Enough
 
-    with tap(model, path) as tapped, _hooked(model, path, stop), suppress(_Enough):
+    end = hooked(submodule(model, path), stop)
+    with tap(model, path) as tapped, end, suppress(_Enough):
         model(images)
     return tapped.value(path)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """Copy a model, in evaluation mode and with no parameter that wants a gradient."""
-    twin = copy.deepcopy(model)
+    """Copy a model, in evaluation mode and with no parameter that wants a gradient.
+
+    What other threads are doing to the model meanwhile is not copied.
+    """
+    twin = copied(model)
     for module in twin.modules():
         module.training = False
     return twin.requires_grad_(False)
@@ -286,15 +241,8 @@ def passed_over(
 
     What follows then computes as if they had run, from a picture of any size.
     """
-    changed = [submodule(model, path) for path in (*paths, last)]
-    kept = [module.__dict__.get("forward") for module in changed]
-    try:
-        for module in changed[:-1]:
-            module.forward = lambda x, *_, **__: x
-        changed[-1].forward = lambda *_, **__: output
+    with ExitStack() as detours:
+        for path in paths:
+            detours.enter_context(detoured(submodule(model, path), lambda x, *_, **__: x))
+        detours.enter_context(detoured(submodule(model, last), lambda *_, **__: output))
         yield
-    finally:
-        for module, forward in zip(changed, kept, strict=True):
-            del module.forward
-            if forward is not None:
-                module.forward = forward

@@ -303,6 +303,18 @@ def test_the_command_writes_a_program(tmp_path):
     assert out.exists()
 
 
+def test_the_command_refuses_what_python_refuses_of_a_multi_label_model(tmp_path):
+    out = tmp_path / "demo.pt2"
+    options = ["export", "--model", "demo", "--out", str(out), "--multi-label"]
+    done = CliRunner().invoke(app, [*options, "--method", "infocam+"])
+    assert isinstance(done.exception, InputError)
+    assert "is multi-label" in str(done.exception)
+    assert not out.exists()
+    done = CliRunner().invoke(app, [*options, "--method", "cam"])
+    assert done.exit_code == 0, done.output
+    assert out.exists()
+
+
 def test_a_model_without_class_maps_has_no_program():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
     with pytest.raises(SplitError):

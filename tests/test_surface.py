@@ -13,7 +13,10 @@ import attrib
 ROOT = Path(attrib.__file__).parent
 DOCS = ROOT.parent / "docs"
 FROZEN = Path(__file__).with_name("surface.txt")
-INTERNAL = ("ahead", "app", "calls", "cli", "cluster", "files", "progress", "surgery", "transfer")
+INTERNAL = (
+    "ahead", "app", "calls", "cli", "cluster", "files", "own_thread", "progress", "randomness",
+    "surgery", "transfer",
+)  # fmt: skip
 RENEW = "if it is meant, run: python -m tests.test_surface, and follow docs/api.md"
 
 Definition = ast.FunctionDef | ast.ClassDef

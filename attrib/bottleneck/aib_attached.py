@@ -16,6 +16,7 @@ from attrib.bottleneck.attached_file import damage_named, read_attached, save_at
 from attrib.errors import InputError
 from attrib.models import SpatialClassifier
 from attrib.models.probe import noise as probe_image
+from attrib.randomness import seeded
 
 __all__ = ["AttachedAIB", "load_attached"]
 
@@ -67,8 +68,7 @@ class AttachedAIB(nn.Module):
         }  # fmt: skip
         image = probe_image(classifier.model, classifier.spec)
         channels = classifier.grid_at(image, layer).shape[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed, torch.device("cpu")):
             aib = pooled_aib(
                 channels,
                 classifier.num_classes,

@@ -16,6 +16,7 @@ from attrib.bottleneck.mask_network import MaskNetwork, MaskNetworkOptions, Read
 from attrib.errors import InputError
 from attrib.models import Features, SpatialClassifier
 from attrib.models.probe import noise as probe_image
+from attrib.randomness import seeded
 
 __all__ = ["AttachedMask", "load_mask", "look"]
 
@@ -63,8 +64,7 @@ class AttachedMask(nn.Module):
         self.classifier = classifier
         self.options = options = options or MaskNetworkOptions()
         seen = look(classifier, probe_image(classifier.model, classifier.spec), options.reads)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed, torch.device("cpu")):
             network = MaskNetwork(options, seen.grid.shape[1], classifier.num_classes)
         self.network = network.to(classifier.device, surgery.dtype_of(classifier.model))
 

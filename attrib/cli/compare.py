@@ -17,6 +17,7 @@ from attrib.cli.options import (
     JsonFile,
     Labels,
     ModelName,
+    MultiLabel,
     NumClasses,
     Weights,
 )
@@ -80,9 +81,6 @@ Every = Annotated[int, typer.Option(min=1, help="Only every n-th picture.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.")]
 Work = Annotated[
     Path | None, typer.Option(help="Folder that keeps what is done; repeat the command to go on.")
-]
-MultiLabel = Annotated[
-    bool | None, typer.Option(help="The model has independent outputs; as it says if left.")
 ]
 
 

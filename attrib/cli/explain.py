@@ -16,6 +16,7 @@ from attrib.cli.options import (
     FitOption,
     MethodSpec,
     ModelName,
+    MultiLabel,
     NumClasses,
     Weights,
 )
@@ -50,9 +51,7 @@ def run(
     fit: FitOption = None,
     weights: Weights = None,
     num_classes: NumClasses = None,
-    multi_label: Annotated[
-        bool, typer.Option("--multi-label", help="The model has independent (sigmoid) outputs.")
-    ] = False,
+    multi_label: MultiLabel = None,
     device: Device = None,
     batch_size: BatchSize = 16,
 ) -> None:
@@ -72,7 +71,7 @@ def run(
         loaded,
         method,
         fit=fit,  # type: ignore[arg-type]
-        multi_label=multi_label or None,
+        multi_label=multi_label,
     )
     if explainer.classifier.note and explainer.method.needs_class_maps and not as_json:
         typer.echo(f"note: maps are approximate: {explainer.classifier.note}", err=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attrib.cli.options import Device, MethodSpec, ModelName, NumClasses, Weights
+from attrib.cli.options import Device, MethodSpec, ModelName, MultiLabel, NumClasses, Weights
 
 __all__ = ["run"]
 
@@ -33,13 +33,14 @@ def run(
     ] = 1e-4,
     weights: Weights = None,
     num_classes: NumClasses = None,
+    multi_label: MultiLabel = None,
     device: Device = None,
 ) -> None:
     """Write a program that predicts and explains, after comparing it with the model."""
     import attrib
 
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
-    program = attrib.Explainer(loaded, method).export(
+    program = attrib.Explainer(loaded, method, multi_label=multi_label).export(
         out,
         image_size=size,
         threshold=threshold,

@@ -27,6 +27,7 @@ __all__ = [
     "Masks",
     "MethodSpec",
     "ModelName",
+    "MultiLabel",
     "NumClasses",
     "Objective",
     "Readers",
@@ -90,6 +91,10 @@ Weights = Annotated[
 ]
 NumClasses = Annotated[
     int | None, typer.Option(help="Outputs of the model, where --weights has another number.")
+]
+MultiLabel = Annotated[
+    bool | None,
+    typer.Option(help="The model has independent (sigmoid) outputs; as it says if left."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if any.")]
 ResultFolder = Annotated[

@@ -14,6 +14,7 @@ from attrib.cli.options import (
     Labels,
     MethodSpec,
     ModelName,
+    MultiLabel,
     NumClasses,
     Root,
     Split,
@@ -76,9 +77,7 @@ def run(
     workers: Workers = None,
     worker_cpus: WorkerCPUs = None,
     worker_gpus: WorkerGPUs = None,
-    multi_label: Annotated[
-        bool | None, typer.Option(help="The model has independent outputs; as it says if left.")
-    ] = None,
+    multi_label: MultiLabel = None,
     weights: Weights = None,
     num_classes: NumClasses = None,
     device: Device = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -227,14 +227,14 @@ def record(
     with ExitStack() as hooks:
         for path, module in model.named_modules():
 
-            def hook(
-                module: nn.Module, inputs: tuple[object, ...], output: object, path: str = path
+            def hear(
+                inputs: Any, output: object, path: str = path, module: nn.Module = module
             ) -> None:
                 first = kept(inputs[0]) if inputs else None
                 calls.append(Call(path=path, module=module, input=first, output=kept(output)))
 
             if path:
-                hooks.callback(module.register_forward_hook(hook).remove)
+                hooks.enter_context(surgery.hooked(module, hear))
         logits = logits_of(model(images), output)
     return calls, logits
 

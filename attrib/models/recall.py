@@ -26,21 +26,19 @@ class Recall:
 
     seconds: float = 0.0
     reused: int = 0
-    _model: nn.Module | None = None
-    _images: Tensor | None = None
-    _value: object = None
+    _last: tuple[nn.Module, Tensor, object] | None = None  # in one, for threads
 
     def __call__(self, model: nn.Module, images: Tensor, run: Callable[[Tensor], T]) -> T:
         """Return what `run` made of equal images with the same model, or let it run."""
-        kept = self._images
-        if self._model is model and kept is not None and _equal(kept, images):
+        last = self._last
+        if last is not None and last[0] is model and _equal(last[1], images):
             self.reused += 1
-            return self._value  # type: ignore[return-value]
+            return last[2]  # type: ignore[return-value]
         kept = images.clone()  # the model may write into its input
         started = _now(images)
         value = run(images)
         self.seconds = _now(images) - started
-        self._model, self._images, self._value = model, kept, value
+        self._last = (model, kept, value)
         return value
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from attrib import surgery
 from attrib.methods.memory import in_steps
 from attrib.models import SpatialClassifier
+from attrib.randomness import seeded
 from attrib.registry import AtLeast
 from attrib.types import Attribution, ModelSpec, TargetRule, Targets
 
@@ -109,7 +110,7 @@ def of_pixels(
 
     def step(rows: slice, batch: int) -> Tensor:
         pictures, labels = exact[pairs.image[rows]], pairs.label[rows]
-        with surgery.inference(classifier.model), surgery.seeded(seed, images.device), quiet():
+        with surgery.inference(classifier.model), seeded(seed, images.device), quiet():
             return chunk(pictures, labels, batch).detach()
 
     out = in_steps(len(pairs), batch, step, rows=together)
@@ -133,7 +134,10 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def overwriting() -> Iterator[None]:
-    """Keep aside what a layer needs to go back where the model then writes over it in place."""
+    """Keep aside what a layer needs to go back where the model then writes over it in place.
+
+    torch lets the process do that once at a time: to be entered where `seeded` keeps others out.
+    """
     with torch.autograd.graph.allow_mutation_on_saved_tensors():
         yield
 
