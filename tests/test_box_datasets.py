@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -6,6 +7,7 @@ from PIL import Image
 from attrib.datasets import BoxDataset, BoxList, ImageNetBoxes, PerClass, TinyImageNet, WsolMetadata
 from attrib.datasets.voc import VOC
 from attrib.errors import InputError
+from attrib.metrics.wsol_batch import square_masks
 
 XML = (
     "<annotation><object><name>{name}</name><bndbox><xmin>3</xmin><ymin>4</ymin>"
@@ -99,9 +101,49 @@ def test_evaluator_lists_with_masks(tmp_path):
     for name, plane in planes.items():
         Image.fromarray(np.array(plane, np.uint8)).save(tmp_path / f"{name}.png")
     data = metadata(tmp_path, rows)
-    assert data[0].mask.tolist() == [[1, 1, 255, 0]]
+    assert data[0].mask.tolist() == [[1, 1, 1, 0]]
     assert data[1].mask.tolist() == [[1, 0, 0, 0]]
     assert data[0].boxes.shape == (0, 4)
+
+
+def literal_mask(objects, ignored):
+    """As the evaluator reads them: grey in 8 bits, nearest to 224 x 224, then cut at a half."""
+
+    def read(path):
+        plane = np.float32(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+        return cv2.resize(plane, (224, 224), interpolation=cv2.INTER_NEAREST) > 0.5
+
+    united = np.stack([read(path) for path in objects]).any(0)
+    ignored = read(ignored) & ~united
+    return united.astype(np.uint8) + 255 * ignored.astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[(50, 40)] * 3, [(50, 40), (33, 61), (224, 224)], [(9, 7), (9, 7), (300, 20)]]
+)
+@pytest.mark.parametrize("levels", [[0, 100, 255], [0, 1, 2], [0, 255]])
+def test_masks_are_read_as_the_evaluator_reads_them(tmp_path, sizes, levels):
+    draw = np.random.default_rng(0)
+    for name, size in zip("12i", sizes, strict=True):
+        plane = draw.choice(np.array(levels, np.uint8), size)
+        Image.fromarray(plane).save(tmp_path / f"{name}.png")
+    rows = "test/a.jpg,1.png,i.png\ntest/a.jpg,2.png,i.png\ntest/b.jpg,1.png,\n"
+    mask = metadata(tmp_path, rows)[0].mask
+    want = literal_mask([tmp_path / "1.png", tmp_path / "2.png"], tmp_path / "i.png")
+    assert np.array_equal(square_masks([mask], 224, mask.device)[0], want)
+    assert (want == 255).any()
+    if len(set(sizes)) == 1:
+        assert mask.shape == sizes[0]
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "I;16", "RGB", "LA"])
+def test_masks_of_any_kind_of_png(tmp_path, mode):
+    levels = np.array([[0, 1, 100, 255]], np.uint8)
+    plane = Image.fromarray(levels).resize((224, 224), Image.Resampling.NEAREST)
+    deep = np.array(plane).astype(np.uint16) * 256 - (np.array(plane) == 1)  # 255 of 65535: none
+    (Image.fromarray(deep) if mode == "I;16" else plane.convert(mode)).save(tmp_path / "1.png")
+    mask = metadata(tmp_path, "test/a.jpg,1.png,1.png\ntest/b.jpg,1.png,\n")[0].mask
+    assert np.array_equal(mask, literal_mask([tmp_path / "1.png"], tmp_path / "1.png"))
 
 
 def test_a_csv_of_boxes(tmp_path):

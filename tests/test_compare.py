@@ -21,6 +21,7 @@ from attrib.datasets import Folder, Scenes
 from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, UnknownNameError
 from attrib.images import preprocess, read_image
+from attrib.methods import resolve
 from attrib.metrics import at_input, resolve_metric
 from attrib.models.recall import Recall
 from attrib.types import Targets
@@ -142,16 +143,77 @@ def test_the_forward_pass_is_shared_and_the_model_left_alone(paths):
     )
 
 
+BY_GRADIENT = ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "eigencam"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer"), [("in-place", ""), ("plain", ""), ("plain", "features.2")]
+)
+def test_features_and_gradients_are_shared_to_the_bit(kind, layer):
+    split = attrib.split(make(kind), spec=SPEC)
+    assert split.gradient_layer == ""  # found out by passes of its own
+    batch = images(3)
+    twice = Targets(image=torch.tensor([0, 1, 1, 2]), label=torch.tensor([2, 0, 3, 1]))
+    option = f"(layer={layer!r})" if layer else ""
+    methods = [resolve(name + option) for name in BY_GRADIENT] + [resolve("infocam+")]
+    calls, recall = [], Recall()
+    alone = [method.attribute(split, batch.clone(), twice) for method in methods]
+    remembering = split.remembering(recall)
+    vars(remembering)["gradient_layer"] = ""
+    handle = split.model.register_forward_hook(lambda *_: calls.append(1))
+    for order in (methods, methods[::-1]):
+        recall.forget()
+        calls.clear()
+        found = {m: m.attribute(remembering, batch.clone(), twice) for m in order}
+        assert len(calls) == 2  # one without gradients, for infocam+
+        for method, want in zip(methods, alone, strict=True):
+            assert torch.equal(found[method].maps, want.maps)
+            assert torch.equal(found[method].logits, want.logits)
+    other = Targets(image=torch.tensor([0, 2]), label=torch.tensor([1, 1]))
+    again = methods[0].attribute(remembering, batch.clone(), other)
+    handle.remove()
+    assert len(calls) == 2
+    assert torch.equal(again.maps, methods[0].attribute(split, batch.clone(), other).maps)
+
+
+def test_a_comparison_makes_two_passes_and_keeps_nothing(paths, monkeypatch):
+    model, calls, recalls = make("in-place"), [], []
+    split = attrib.split(model, spec=SPEC)
+    begin = Recall.__init__
+    monkeypatch.setattr(
+        Recall, "__init__", lambda self, *a, **k: recalls.append(self) or begin(self, *a, **k)
+    )
+    model.register_forward_hook(lambda *_: calls.append(1))
+    methods = ["cam", "infocam", "infocam+", *BY_GRADIENT]
+    attrib.compare(split, paths[:2], methods, metrics=[])
+    once = len(calls)
+    calls.clear()
+    attrib.compare(split, paths[:4], methods, metrics=[], batch_size=2)
+    assert len(calls) - once == 2  # what is more than two was to find the layer
+    calls.clear()
+    attrib.compare(split, paths[:2], ["cam", "gradcam"], metrics=[])
+    assert len(calls) == once
+    assert len(recalls) == 3
+    assert all(recall._kept == {} and recall._images is None for recall in recalls)
+
+
 def test_what_is_recalled_is_of_the_same_images_and_model():
     one, other, recall = make("plain"), make("bias-free"), Recall()
     batch = images()
     first = recall(one, batch, lambda x: x.add_(1))
+    assert torch.equal(batch, images())
     assert recall(one, images(), lambda x: None) is first
-    assert recall.reused == 1
+    assert len(recall.spared) == 1
+    assert recall(one, images(), lambda x: 3, "other") == 3
+    assert recall(one, images(), lambda x: 4, "other", "key") == 4
+    assert recall(one, images(), lambda x: 5, "other") == 5
+    assert recall(one, images(), lambda x: None) is first
     assert recall(other, images(), lambda x: 5) == 5
     assert recall(other, images(seed=1), lambda x: 6) == 6
     assert recall(other, images(seed=1).double(), lambda x: 7) == 7
-    assert recall.reused == 1
+    assert len(recall.spared) == 2
+    recall.forget()
+    assert recall(other, images(seed=1).double(), lambda x: 8) == 8
 
 
 def test_bootstrap_intervals():

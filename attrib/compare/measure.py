@@ -79,11 +79,15 @@ class _Trial:
 def measure(subject: Subject, items: Sequence[Item]) -> list[PictureRecord]:
     """Explain and score one batch of pictures by every method.
 
-    All methods explain the same classes of the same tensors, and the plain forward pass is shared
-    by those that ask for no other; it counts into the seconds of each.
+    All methods explain the same classes of the same tensors. They share the plain forward pass, the
+    one that is recorded from a layer on, and its gradients, until the batch is done; what they
+    share counts into the seconds of each.
     """
     batch = _prepare(subject, items)
-    trials = {spec: _try(subject, method, batch) for spec, method in subject.methods.items()}
+    try:
+        trials = {spec: _try(subject, method, batch) for spec, method in subject.methods.items()}
+    finally:
+        subject.recall.forget()
     records = []
     for i, item in enumerate(items):
         rows = (batch.pairs.image == i).nonzero().flatten()
@@ -126,7 +130,7 @@ def _logits(classifier: SpatialClassifier, images: Tensor) -> Float[Tensor, "b c
 def _try(subject: Subject, method: Method, batch: _Batch) -> _Trial:
     """Run a method and score its maps; whatever it raises becomes its reason."""
     try:
-        found, seconds, peak = _timed(subject.remembering, method, batch)
+        found, seconds, peak = _timed(subject, method, batch)
     except Exception as error:  # a comparison goes on without a method that cannot take part
         return _Trial(scores={}, rows={}, outcome=Outcome(error=_reason(error)))
     maps = at_input(found.maps, batch.images)
@@ -154,23 +158,22 @@ def _located(batch: _Batch, found: Attribution) -> WsolBatch:
 
 
 def _timed(
-    classifier: SpatialClassifier, method: Method, batch: _Batch
+    subject: Subject, method: Method, batch: _Batch
 ) -> tuple[Attribution, float, int | None]:
-    """Explain a batch; return also its seconds and GPU memory, the forward pass included."""
-    device, recall = classifier.device, classifier.recall
-    images, reused = batch.images.clone(), 0 if recall is None else recall.reused
+    """Explain a batch; return also its seconds, what is shared included, and GPU memory."""
+    classifier, images = subject.remembering, batch.images.clone()
+    device = classifier.device
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device) if cuda else 0
+    subject.recall.spared.clear()
     started = time.perf_counter()
     found = method.attribute(classifier, images, batch.pairs)
     if cuda:
         torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - started
-    if recall is not None and recall.reused > reused:
-        seconds += recall.seconds
+    seconds = time.perf_counter() - started + sum(subject.recall.spared)
     return found, seconds, torch.cuda.max_memory_allocated(device) - before if cuda else None
 
 

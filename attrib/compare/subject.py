@@ -10,6 +10,7 @@ from attrib.errors import InputError
 from attrib.methods import Method, resolve
 from attrib.metrics import Metric, ObjectMetric, resolve_score
 from attrib.models import ModelLike, Output, SpatialClassifier, as_classifier
+from attrib.models.recall import Recall
 from attrib.registry import format_spec
 from attrib.types import Fit, ModelSpec
 
@@ -24,7 +25,8 @@ class Subject:
 
     Args:
         classifier: The model, split as far as it can be; metrics ask it.
-        remembering: The same, with the features of the last batch; methods explain it.
+        remembering: The same, with what was made of the last batch; methods explain it.
+        recall: What it remembers that in.
         methods: By spec, in the order given.
         metrics: By spec, in the order given; those that need true objects among them.
         fit: How pictures are brought to the model's size.
@@ -32,6 +34,7 @@ class Subject:
 
     classifier: SpatialClassifier
     remembering: SpatialClassifier
+    recall: Recall
     methods: dict[str, Method]
     metrics: dict[str, Metric | ObjectMetric]
     fit: Fit
@@ -58,9 +61,11 @@ def subject_of(
     if not methods:
         raise InputError("there is no method to compare; name one or more, such as 'cam'")
     classifier = as_classifier(model, spec, multi_label, output, need="features")
+    recall = Recall()
     return Subject(
         classifier=classifier,
-        remembering=classifier.remembering(),
+        remembering=classifier.remembering(recall),
+        recall=recall,
         methods=_by_spec("methods", [resolve(method) for method in methods]),
         metrics=_by_spec("metrics", [resolve_score(metric) for metric in metrics]),
         fit=fit or classifier.spec.fit,

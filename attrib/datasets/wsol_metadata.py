@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -16,8 +15,12 @@ from attrib.datasets.label_files import class_number, few, inside, read_text, re
 from attrib.datasets.labelled import IGNORE
 from attrib.datasets.samples import BoxSample
 from attrib.errors import InputError
+from attrib.metrics.wsol_batch import square_masks
 
 __all__ = ["WsolMetadata"]
+
+SQUARE = 224
+"""Side to which the evaluator brings every mask."""
 
 
 class WsolMetadata:
@@ -25,8 +28,9 @@ class WsolMetadata:
 
     The last has lines `id,x0,y0,x1,y1`, one per box, as for ImageNet and CUB; or `id,mask,ignore`
     with paths of grey pictures, one per object, as for OpenImages30k. Boxes are used as they stand
-    there. A pixel is object where any mask has more than half of its own maximum, else ignored
-    where the ignore picture does. `image_sizes.txt` is not needed.
+    there. A pixel is object where any mask is not 0 in 8 bits of grey, else ignored where the
+    ignore picture is not 0. Masks of one picture that differ in size are brought to the
+    evaluator's square, 224 x 224, by nearest pixels. `image_sizes.txt` is not needed.
 
     Args:
         root: Folder that ids are relative to.
@@ -78,16 +82,14 @@ class WsolMetadata:
 
     def _mask(self, name: str, objects: list[list[str]]) -> UInt8[Tensor, "H W"]:
         """Unite the masks of a picture's objects; ignored is what only the last column has."""
-        united = np.any([self._half(row[0], name) for row in objects], axis=0)
-        ignored = self._half(objects[0][1], name) if objects[0][1] else np.zeros_like(united)
-        if united.shape != ignored.shape:
-            raise InputError(f"the masks of {name} differ in size: {united.shape}, {ignored.shape}")
-        return torch.from_numpy(np.where(united, 1, np.where(ignored, IGNORE, 0)).astype(np.uint8))
-
-    def _half(self, path: str, name: str) -> NDArray[np.bool_]:
-        plane = _plane(self._masks / inside(path, name))
-        half: NDArray[np.bool_] = plane > plane.max() / 2
-        return half
+        paths = [row[0] for row in objects] + [path for path in objects[0][1:] if path]
+        planes = [_plane(self._masks / inside(path, name)) for path in paths]
+        if len({plane.shape for plane in planes}) == 1:
+            marked = torch.stack(planes) > 0
+        else:
+            marked = square_masks(planes, SQUARE, torch.device("cpu")) > 0
+        united, ignored = marked[: len(objects)].any(0), marked[len(objects) :].any(0)
+        return torch.where(united, 1, torch.where(ignored, IGNORE, 0)).to(torch.uint8)
 
 
 def _rows(path: Path, columns: tuple[int, ...]) -> list[list[str]]:
@@ -120,11 +122,14 @@ def _box(row: list[str], name: str) -> list[float]:
         raise InputError(f"a box of {name} is 4 numbers, got {','.join(row)!r}") from None
 
 
-def _plane(path: Path) -> NDArray[np.uint8]:
+def _plane(path: Path) -> UInt8[Tensor, "H W"]:
+    """Read 8 bits of grey; of 16 the upper ones, as OpenCV does."""
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("L"))
+            deep = image.mode.startswith("I")
+            plane = np.array(image) >> 8 if deep else np.array(image.convert("L"))
     except FileNotFoundError:
         raise InputError(f"there is no mask {path}") from None
     except Exception as error:  # Pillow's plugins raise whatever damaged data leads to
         raise InputError(f"cannot read the mask {path}: {error}") from None
+    return torch.from_numpy(plane.astype(np.uint8))

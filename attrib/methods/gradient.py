@@ -215,8 +215,14 @@ def _attribute(
 ) -> Attribution:
     with classifier.differentiable(images, method.layer) as (features, raw, layout):
         pairs = targets(features.logits.detach())
-        owners = to_host(pairs.image)[0].tolist()
-        gradients = _gradients(features.logits, raw, pairs, owners)
+        owners, labels = (tensor.tolist() for tensor in to_host(pairs.image, pairs.label))
+        again = classifier.recall is not None  # may be differentiated by other pairs too
+        gradients = classifier.recalled(
+            "gradients",
+            (method.layer, owners, labels),
+            images,
+            lambda _: _gradients(features.logits, raw, pairs, owners, again),
+        )
         size = (images.shape[-2], images.shape[-1])
         maps = combine(_rows(features.grid, owners), layout.grid(gradients, size))
         logits = features.logits.detach()
@@ -225,7 +231,7 @@ def _attribute(
 
 
 def _gradients(
-    logits: Float[Tensor, "b c"], raw: Tensor, pairs: Targets, owners: list[int]
+    logits: Float[Tensor, "b c"], raw: Tensor, pairs: Targets, owners: list[int], again: bool
 ) -> Tensor:
     """Differentiate each pair's logit: all images at once, once for each further class of one."""
     rounds = rounds_of(owners)
@@ -234,7 +240,8 @@ def _gradients(
         seed = torch.zeros_like(logits)
         picked = slice(None) if len(rounds) == 1 else to_device(rows, logits.device)
         seed[pairs.image[picked], pairs.label[picked]] = 1
-        (gradient,) = torch.autograd.grad(logits, raw, seed, retain_graph=rows is not rounds[-1])
+        keep = again or rows is not rounds[-1]
+        (gradient,) = torch.autograd.grad(logits, raw, seed, retain_graph=keep)
         parts.append(_rows(gradient, [owners[row] for row in rows]))
     if len(rounds) == 1:
         return parts[1]

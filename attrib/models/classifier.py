@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,8 @@ from attrib.models.recall import Recall
 from attrib.types import ModelSpec
 
 __all__ = ["Features", "SpatialClassifier", "Stage"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +68,7 @@ class SpatialClassifier:
             Features and logits come out in the weights' type, so that all that is computed of
             them is too.
         output: Where the logits are in what the model returns; None if it returns them.
-        recall: Keeps the features of the last batch, if given; see `remembering`.
+        recall: Keeps what was made of the last batch, if given; see `remembering`.
     """
 
     model: nn.Module
@@ -122,9 +125,7 @@ class SpatialClassifier:
             SplitError: the model has no class maps; the message says why and what to do.
         """
         self.parts()
-        if self.recall is None:
-            return self._forward(images)
-        return self.recall(self.model, images, self._forward)
+        return self.recalled("features", None, images, self._forward)
 
     def _forward(self, images: Float[Tensor, "b _ h w"]) -> Features:
         anatomy, layout = self.parts()
@@ -141,12 +142,31 @@ class SpatialClassifier:
         kind, dtype = self.device.type, self.autocast
         return nullcontext() if dtype is None else torch.autocast(kind, dtype)
 
-    def remembering(self) -> SpatialClassifier:
+    def remembering(self, recall: Recall) -> SpatialClassifier:
         """Return a view of the same model that does not run it twice in a row on equal images.
 
-        For several methods on one batch; it holds that batch's features until the next.
+        For several methods on one batch.
+
+        Args:
+            recall: Keeps of that batch, until the next or until it forgets, the features, what was
+                recorded from the layer last differentiated by on, and the gradients last taken.
         """
-        return replace(self, recall=Recall())
+        return replace(self, recall=recall)
+
+    def recalled(
+        self, kind: str, key: object, images: Float[Tensor, "b _ h w"], run: Callable[[Tensor], T]
+    ) -> T:
+        """Return `run(images)`, or what it made of equal images before, in a view that remembers.
+
+        Args:
+            kind: Of each the last is kept.
+            key: What else the result depends on.
+            images: To run on; not changed by a view that remembers.
+            run: Uses this model.
+        """
+        if self.recall is None:
+            return run(images)
+        return self.recall(self.model, images, run, kind, key)
 
     def of(self, model: nn.Module) -> SpatialClassifier:
         """Return the same view of a copy of the model, at the same layers."""
@@ -238,24 +258,29 @@ class SpatialClassifier:
         """
         layer = layer or self.gradient_layer
         with surgery.inference(self.model):
-            if layer:
-                with surgery.tap(self.model, layer, leaf=True) as tapped:
-                    logits = self.logits_of(self.model(images))
-                    raw: Raw = tapped.value(layer)
-                    layout = detect(raw, _size(images))
-                    activate = nn.Identity()
-            else:
-                anatomy, known = self.parts()
-                raw, logits = anatomy.forward_leaf(self.model, images)
-                layout = known if isinstance(known, Layout) else None
-                activate = anatomy.activate  # type: ignore[assignment]
-            if layout is None or not isinstance(raw, Tensor):
-                raise SplitError(
-                    f"layer {layer!r} of {self.spec.name} has no grid over the picture; name "
-                    "another module with the method's option layer='...'"
-                )
-            grid = activate(layout.grid(raw.detach(), _size(images)))
-            yield Features(grid=grid, logits=logits), raw, layout
+            yield self.recalled("recorded", layer, images, lambda x: self._recorded(x, layer))
+
+    def _recorded(
+        self, images: Float[Tensor, "b _ h w"], layer: str
+    ) -> tuple[Features, Tensor, Layout]:
+        if layer:
+            with surgery.tap(self.model, layer, leaf=True) as tapped:
+                logits = self.logits_of(self.model(images))
+                raw: Raw = tapped.value(layer)
+            layout = detect(raw, _size(images))
+            activate = nn.Identity()
+        else:
+            anatomy, known = self.parts()
+            raw, logits = anatomy.forward_leaf(self.model, images)
+            layout = known if isinstance(known, Layout) else None
+            activate = anatomy.activate  # type: ignore[assignment]
+        if layout is None or not isinstance(raw, Tensor):
+            raise SplitError(
+                f"layer {layer!r} of {self.spec.name} has no grid over the picture; name "
+                "another module with the method's option layer='...'"
+            )
+        grid = activate(layout.grid(raw.detach(), _size(images)))
+        return Features(grid=grid, logits=logits), raw, layout
 
     @cached_property
     def gradient_layer(self) -> str:
