@@ -22,6 +22,7 @@ import torch
 
 __all__ = [
     "CONTROL",
+    "MET",
     "NOISE",
     "OURS",
     "Budget",
@@ -42,6 +43,7 @@ CONTROL = " again"
 NOISE = 0.1
 """A table is called noisy where its first candidate strays from itself further than this."""
 OURS = "attrib"
+MET = "met"
 Ready = Callable[[], AbstractContextManager[Callable[[], Any]]]
 
 Clock = Literal["wall", "processor"]
@@ -96,6 +98,7 @@ class Candidate:
         ready: Sets up, gives the call to time, and takes down.
         limit: The target: most that its ratio may be.
         per: Pictures in a call; times are of one.
+        why: What it does beyond those that it is measured against, for where it falls behind them.
     """
 
     library: str
@@ -103,6 +106,7 @@ class Candidate:
     ready: Ready
     limit: float | None = None
     per: int = 1
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +122,12 @@ class Row:
         low: The ratio that a tenth of the rounds lies below; with less than ten, the smallest.
         high: Likewise above, the largest.
         limit: The target: most that the ratio may be; None for no target.
-        verdict: Whether the target is met, or by how much it is missed; empty without.
-        peer: What does the same fastest, and how the two compare; empty for others than attrib.
+        verdict: Whether the target is met, or by how much it is missed and how many rounds met it
+            all the same; empty without.
+        peer: What does the same fastest; empty for others than attrib.
+        beside: Median over rounds of its figure over that peer's; None without.
         slower: It took longer than that peer in nine of ten rounds.
+        why: What it does beyond those that it is measured against.
     """
 
     library: str
@@ -133,7 +140,9 @@ class Row:
     limit: float | None = None
     verdict: str = ""
     peer: str = ""
+    beside: float | None = None
     slower: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,10 +263,10 @@ def _row(
     fastest: tuple[str, Sequence[float]] | None,
 ) -> Row:
     low, ratio, high = _ratios(own, first)
-    peer, slower = "", False
+    peer, beside, slower = "", None, False
     if fastest is not None:
         least, beside, _ = _ratios(own, fastest[1])
-        peer, slower = f"{beside:.2f} × {fastest[0]}", least > 1
+        peer, slower = fastest[0], least > 1
     return Row(
         library=candidate.library,
         what=candidate.what,
@@ -267,9 +276,11 @@ def _row(
         low=low,
         high=high,
         limit=candidate.limit,
-        verdict=_verdict(ratio, candidate.limit),
+        verdict=_verdict([a / b for a, b in zip(own, first, strict=True)], candidate.limit),
         peer=peer,
+        beside=beside,
         slower=slower,
+        why=candidate.why,
     )
 
 
@@ -283,11 +294,15 @@ def _ratios(own: Sequence[float], other: Sequence[float]) -> tuple[float, float,
     return ratios[tenth], median(ratios), ratios[-1 - tenth]
 
 
-def _verdict(ratio: float, limit: float | None) -> str:
+def _verdict(ratios: Sequence[float], limit: float | None) -> str:
+    """Judge the median."""
     if limit is None:
         return ""
-    missed = ratio / limit - 1
-    return "met" if missed <= 0 else f"missed by {missed:.1%}"
+    missed = median(ratios) / limit - 1
+    if missed <= 0:
+        return MET
+    within = sum(ratio <= limit for ratio in ratios)
+    return f"missed by {missed:.1%}, met in {within} of {len(ratios)} rounds"
 
 
 def _fastest(

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import platform
 import re
+import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-__all__ = ["busy", "facts", "speedup"]
+__all__ = ["busy", "commit", "facts", "speedup"]
 
 PACKAGES = ("attrib", "torch", "torchvision", "timm", "grad-cam", "torchcam", "captum")
+ROOT = Path(__file__).parents[1]
+MEASURED = ("attrib", "benchmarks", ":!benchmarks/results")
+"""What has to be as committed for the commit to say what was measured."""
+GAIN = 1.7
+"""Several threads are that many times as fast as one, at least, where nothing else runs."""
 
 
 def facts(device: str = "cpu") -> dict[str, str | int]:
@@ -24,6 +30,22 @@ def facts(device: str = "cpu") -> dict[str, str | int]:
         except PackageNotFoundError:
             found[package] = "missing"
     return {**found, "python": platform.python_version()}
+
+
+def commit() -> str:
+    """Name the commit that is measured, and say so where files differ from it."""
+    try:
+        head = _git("rev-parse", "--short=10", "HEAD")
+        changed = _git("status", "--porcelain", "--", *MEASURED)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown commit"
+    return f"{head} with changes" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def _device(device: str) -> str:
@@ -58,9 +80,9 @@ def _fastest() -> float:
 
 def busy(threads: int, gain: float) -> tuple[str, ...]:
     """Say so if other processes hold the cores, given what `speedup` says."""
-    if threads == 1 or gain >= 1:
+    if threads == 1 or gain >= GAIN:
         return ()
     return (
-        f"BUSY: {threads} threads take {1 / gain:.1f} times as long as one, as other processes "
-        "hold the cores; the figures are waiting times.",
+        f"BUSY: {threads} threads are {gain:.2f} times as fast as one, less than {GAIN}, as other "
+        "processes hold the cores; the figures are in part waiting times.",
     )

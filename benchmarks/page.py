@@ -53,18 +53,42 @@ def _targets(reports: Sequence[dict[str, Any]]) -> str:
     lines = [
         "## Targets",
         "",
-        "| subject | met | missed | slower than a peer |",
-        "|---|---|---|---|",
+        *_runs(reports),
+        "Counted in rows of the tables below.",
+        "",
+        "| subject | met | missed | beside a peer | slower by the median | in nine of ten rounds |",
+        "|---|---|---|---|---|---|",
     ]
     for report in reports:
-        cells = (report["title"], report["met"], len(report["missed"]), len(report["slower"]))
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    missed = [line for report in reports for line in report["missed"]]
-    slower = [line for report in reports for line in report["slower"]]
-    lines += ["", "Missed:", "", *_list(missed)] if missed else []
-    if slower:
-        lines += ["", "Slower than the fastest peer in nine of ten rounds:", "", *_list(slower)]
+        missed, slower = len(report["missed"]), len(report["slower"])
+        counts = (report["met"], missed, report["compared"], slower, report["surely"])
+        lines.append(_line([report["title"], *map(str, counts)]))
+    for head, kind in (("Missed:", "missed"), ("Slower than the fastest peer:", "slower")):
+        found = [finding for report in reports for finding in report[kind]]
+        lines += ["", head, "", *_findings(found)] if found else []
     return "\n".join(lines) + "\n"
+
+
+def _runs(reports: Sequence[dict[str, Any]]) -> list[str]:
+    """Say so where not all was measured of one commit."""
+    commits = dict.fromkeys(report["commit"] for report in reports)
+    if len(commits) == 1:
+        return []
+    titles = {c: [r["title"] for r in reports if r["commit"] == c] for c in commits}
+    each = "; ".join(f"{', '.join(own)} of {commit}" for commit, own in titles.items())
+    return [f"**NOT ONE RUN: {each}.**", ""]
+
+
+def _findings(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Write a line per table and reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for finding in found:
+        told = groups.setdefault((finding["table"], finding["why"]), [])
+        told.append(f"{finding['what']} {finding['says']}")
+    return [
+        f"- {table}: {'; '.join(told)}. {'Why: ' + why if why else 'No reason is known'}."
+        for (table, why), told in groups.items()
+    ]
 
 
 def _section(report: dict[str, Any]) -> str:
@@ -81,7 +105,8 @@ def _machine(report: dict[str, Any]) -> str:
     where = f"{facts.pop('device')}, {facts.pop('threads')} threads"
     versions = ", ".join(f"{name} {version}" for name, version in facts.items())
     clock = "" if report["clock"] == "wall" else "; times are of the processor"
-    return f"{where}; {versions}; {report['seconds']:.0f} s{clock}."
+    when = f"{report['date']}, {report['commit']}"
+    return f"{when}; {where}; {versions}; {report['seconds']:.0f} s{clock}."
 
 
 def table(part: dict[str, Any]) -> list[str]:
@@ -117,7 +142,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{_ratio(row['low'], 2)} .. {_ratio(row['high'], 2)}",
         "" if row["limit"] is None else f"{row['limit']:.3g}",
         row["verdict"],
-        row["peer"],
+        "" if row["beside"] is None else f"{row['beside']:.2f} × {row['peer']}",
     ]
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from benchmarks.models import Work
 __all__ = ["INSTALL", "PEERS", "Agreement", "Peer", "agreements", "candidates", "installed", "told"]
 
 INSTALL = "pip install 'attrib[bench]'"
+TOGETHER = 32
+"""Pictures or features in a pass of the methods that try them one by one, as attrib's default."""
 SAME = (0.999, 5e-3)
 """Maps are the same above this correlation and below this difference; see `Agreement`."""
 
@@ -32,6 +35,11 @@ KNOWN_DIFFERENCES = {
     ("torchcam", "gradcam++"): "it divides a copy, so that alpha stays g^2",
     ("pytorch-grad-cam", "xgradcam"): "its 1e-7 outweighs the sums of faint channels",
     ("torchcam", "xgradcam"): "its 1e-8 outweighs the sums of faint channels",
+    (
+        "pytorch-grad-cam",
+        "eigencam",
+    ): "it projects centred features, and leaves their sign to chance",
+    ("pytorch-grad-cam", "scorecam"): "it enlarges with corners aligned",
 }
 """Maps that may differ from attrib's, which follow the papers' equations, and why. They are timed
 all the same: the work is the same."""
@@ -104,9 +112,11 @@ def _pytorch_grad_cam(make: Any, work: Work) -> Iterator[Callable[[], Any]]:
     layers = [work.model.get_submodule(work.layer)]
     reshape = _grid_of_tokens if work.layer.startswith("blocks.") else None
     extractor = make(model=work.model, target_layers=layers, reshape_transform=reshape)
+    extractor.batch_size = TOGETHER
     # Not `with extractor`, which would swallow an IndexError.
     try:
-        yield partial(extractor, input_tensor=work.images, targets=targets)
+        with redirect_stderr(StringIO()):  # it shows progress bars
+            yield partial(extractor, input_tensor=work.images, targets=targets)
     finally:
         extractor.activations_and_grads.release()
         work.model.zero_grad()
@@ -121,6 +131,7 @@ def _grid_of_tokens(tokens: Tensor) -> Tensor:
 def _torchcam(make: Any, work: Work) -> Iterator[Callable[[], Any]]:
     plain = make.__name__ == "CAM"
     options = {"fc_layer": work.classifier.linear} if plain else {}
+    options |= {"batch_size": TOGETHER} if make.__name__ == "ScoreCAM" else {}
     with make(work.model, target_layer=work.layer, **options) as extractor:
 
         def from_weights() -> Any:
@@ -151,6 +162,9 @@ PEERS = (
             "hirescam": "HiResCAM",
             "layercam": "LayerCAM",
             "xgradcam": "XGradCAM",
+            "eigencam": "EigenCAM",
+            "scorecam": "ScoreCAM",
+            "ablationcam": "AblationCAM",
         },
         ready=_pytorch_grad_cam,
         maps=torch.from_numpy,
@@ -165,6 +179,7 @@ PEERS = (
             "gradcam++": "GradCAMpp",
             "layercam": "LayerCAM",
             "xgradcam": "XGradCAM",
+            "scorecam": "ScoreCAM",
         },
         ready=_torchcam,
         maps=lambda found: found[0],
@@ -193,8 +208,8 @@ def installed(peers: Sequence[Peer]) -> tuple[list[Peer], list[str]]:
     return found, missing
 
 
-def candidates(work: Work, peer: Peer) -> dict[str, Candidate]:
-    """List what a peer can do on a model, by attrib's names."""
+def candidates(work: Work, peer: Peer, methods: Sequence[str]) -> dict[str, Candidate]:
+    """List which of the methods a peer can do on a model, by attrib's names."""
     if work.layer.startswith("blocks.") and not peer.tokens:
         return {}
     module = importlib.import_module(peer.module)
@@ -205,11 +220,11 @@ def candidates(work: Work, peer: Peer) -> dict[str, Candidate]:
             ready=partial(peer.ready, getattr(module, name), work),
         )
         for method, name in peer.classes.items()
-        if method != "cam" or work.classifier.exact
+        if method in methods and (method != "cam" or work.classifier.exact)
     }
 
 
-def agreements(work: Work, peers: Sequence[Peer]) -> list[Agreement]:
+def agreements(work: Work, peers: Sequence[Peer], methods: Sequence[str]) -> list[Agreement]:
     """Compare every peer's maps with attrib's.
 
     Raises:
@@ -218,7 +233,7 @@ def agreements(work: Work, peers: Sequence[Peer]) -> list[Agreement]:
     found = [
         compare(_ours(work, method), _theirs(peer, candidate), peer=peer, method=method)
         for peer in peers
-        for method, candidate in candidates(work, peer).items()
+        for method, candidate in candidates(work, peer, methods).items()
     ]
     if wrong := [str(a) for a in found if not a.holds]:
         raise RuntimeError("not the same maps, so nothing was timed:\n" + "\n".join(wrong))
@@ -262,7 +277,7 @@ def told(found: Sequence[Agreement]) -> list[str]:
     for name in dict.fromkeys(a.peer for a in found):
         own = [a for a in found if a.peer == name]
         same = [a for a in own if a.same]
-        line = f"{name} makes the same maps: {', '.join(a.method for a in same)}"
+        line = f"{name} makes the same maps: {', '.join(a.method for a in same) or 'none'}"
         line += f" (largest difference {max(a.difference for a in same):.0e})" if same else ""
         others = "".join(f"; not {a.method}: {a.known}" for a in own if not a.same)
         lines.append(f"{line}{others}.")

@@ -16,11 +16,11 @@ ABOUT = (
     "Raw maps of the most likely class, over the plain forward pass of the same batch. "
     "pytorch-grad-cam runs backward through the whole network, scales and resizes to the input; "
     "torchcam and Captum record the whole forward pass; attrib records from the layer on. In "
-    "batches Grad-CAM stands for all gradient methods of a peer: they cost about the same. Where "
-    "the target is missed: a class map costs a millisecond or two of small operations beyond the "
-    "forward pass, which ResNet-50 hides and MobileNetV2, of 18 ms, does not; a ViT's head reads "
-    "the class token, so that gradients are taken in its last block and go back through it; "
-    "eigencam decomposes the products of the features of each picture."
+    "batches pytorch-grad-cam's Grad-CAM stands for those of its methods that torchcam, several "
+    "times as fast, has too. The last table is of the methods that try the features one by one, "
+    "on a small network and picture, as they take hundreds of forward passes. Not compared: "
+    "infocam and infocam+, rollout and generic-attention, which none of the peers has; tta, smooth "
+    "and fuse, which run the methods here several times; rib, iba and ib-mask, which are no CAMs."
 )
 LIMIT = 1.05
 """Target: a map of the CAM family costs hardly more than the forward pass."""
@@ -28,18 +28,29 @@ LIMIT = 1.05
 CLASS_MAPS = ("cam", "infocam", "infocam+")
 GRADIENTS = ("gradcam", "gradcam++", "hirescam", "layercam", "xgradcam")
 OTHERS = ("eigencam",)
+FAMILY = (*CLASS_MAPS, *GRADIENTS, *OTHERS)
+TRIALS = ("scorecam", "ablationcam")
+"""As many forward passes as there are channels, or passes through the head; so without a target."""
 ATTENTION = ("rollout", "generic-attention")
 """No maps of the CAM family, so without a target: they read every layer's attention."""
+
+SMALL_STEPS = (
+    "a millisecond or two of small operations beyond the forward pass, which a network of 60 ms "
+    "hides and one of 15 ms does not"
+)
+THROUGH_BLOCK = "a head that reads the class token has its gradients go back through a whole block"
+DECOMPOSED = "the products of the features of each picture are decomposed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One table: a model, a batch of images and how long to measure."""
+    """One table: a model, a batch of images, the methods and how long to measure."""
 
     model: str
     batch: int
     budget: Budget
     size: int = 224
+    methods: tuple[str, ...] = FAMILY
 
 
 MODELS = (
@@ -48,10 +59,19 @@ MODELS = (
     "convnext_tiny",
     "vit_small_patch16_224",
 )
-SETTINGS = tuple(
-    Setting(model=model, batch=batch, budget=budget)
-    for batch, budget in ((1, Budget(seconds=15)), (16, Budget(seconds=30)))
-    for model in MODELS
+SETTINGS = (
+    *(
+        Setting(model=model, batch=batch, budget=budget)
+        for batch, budget in ((1, Budget(seconds=20)), (16, Budget(seconds=30, least=2)))
+        for model in MODELS
+    ),
+    Setting(
+        model="torchvision/resnet18",
+        batch=1,
+        budget=Budget(seconds=20, least=2, warm=0),
+        size=96,
+        methods=TRIALS,
+    ),
 )
 
 
@@ -65,29 +85,57 @@ def table(setting: Setting, effort: Effort) -> Table:
     work = prepare(setting.model, setting.batch, setting.size, effort.device)
     found, missing = peers.installed(peers.PEERS)
     whole = setting.batch == 1
-    notes = [*missing, *(peers.told(peers.agreements(work, found)) if whole else ())]
-    others = [c for peer in found for c in _of(work, peer, whole=whole)]
+    notes = [*missing, *(_told(work, found, setting) if whole else ())]
+    theirs = {peer.name: peers.candidates(work, peer, setting.methods) for peer in found}
     return measure(
         f"{setting.model}, batch {setting.batch}, {setting.size} pixels",
-        [call("torch", "forward", work.forward), *own(work), *others],
+        [
+            call("torch", "forward", work.forward),
+            *own(work, setting.methods),
+            *(theirs_whole(theirs) if whole else theirs_in_batches(theirs)),
+        ],
         setting.budget,
         effort,
         notes=notes,
     )
 
 
-def own(work: Work) -> list[Candidate]:
+def _told(work: Work, found: Sequence[peers.Peer], setting: Setting) -> list[str]:
+    return peers.told(peers.agreements(work, found, setting.methods))
+
+
+def own(work: Work, methods: Sequence[str]) -> list[Candidate]:
     """List attrib's methods that go with a model."""
-    attention = ATTENTION if work.layer.startswith("blocks.") else ()
-    limited = [candidate(work, m, LIMIT) for m in (*CLASS_MAPS, *GRADIENTS, *OTHERS)]
-    return [*limited, *(candidate(work, m) for m in attention)]
+    attention = ATTENTION if work.layer.startswith("blocks.") and methods == FAMILY else ()
+    return [candidate(work, method) for method in (*methods, *attention)]
 
 
-def candidate(work: Work, method: str, limit: float | None = None) -> Candidate:
+def candidate(work: Work, method: str) -> Candidate:
     explainer = attrib.Explainer(work.classifier, method)
-    return call(OURS, method, partial(explainer, work.images, work.labels), limit=limit)
+    return call(
+        OURS,
+        method,
+        partial(explainer, work.images, work.labels),
+        limit=LIMIT if method in FAMILY else None,
+        why=_why(work, method),
+    )
 
 
-def _of(work: Work, peer: peers.Peer, *, whole: bool) -> list[Candidate]:
-    found = peers.candidates(work, peer)
-    return [c for method, c in found.items() if whole or method in ("cam", "gradcam")]
+def _why(work: Work, method: str) -> str:
+    if method in GRADIENTS and work.layer.startswith("blocks."):
+        return THROUGH_BLOCK
+    return DECOMPOSED if method in OTHERS else SMALL_STEPS if method in FAMILY else ""
+
+
+Theirs = dict[str, dict[str, Candidate]]
+
+
+def theirs_whole(theirs: Theirs) -> list[Candidate]:
+    return [candidate for own in theirs.values() for candidate in own.values()]
+
+
+def theirs_in_batches(theirs: Theirs) -> list[Candidate]:
+    """Leave out what torchcam has too and pytorch-grad-cam takes long for, but for Grad-CAM."""
+    left_out = theirs.get("torchcam", {}).keys() - {"gradcam"}
+    slow = {m: c for m, c in theirs.get("pytorch-grad-cam", {}).items() if m not in left_out}
+    return theirs_whole({**theirs, "pytorch-grad-cam": slow})

@@ -87,7 +87,7 @@ def _call(work: Work, name: str) -> Callable[[], Any]:
         return work.forward
     if library:
         (peer,) = (peer for peer in peers.PEERS if peer.name == library)
-        return partial(_with_hooks, peers.candidates(work, peer)[method])
+        return partial(_with_hooks, peers.candidates(work, peer, [method])[method])
     method, _, then = name.partition(" and ")
     explainer = attrib.Explainer(work.classifier, method)
     if then:
