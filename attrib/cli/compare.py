@@ -12,6 +12,7 @@ import typer
 from attrib.cli.box_data import BOX_DATASETS, SCORED, BoxSource
 from attrib.cli.options import (
     BatchSize,
+    Decode,
     Device,
     FitOption,
     JsonFile,
@@ -112,6 +113,7 @@ def run(
     multi_label: MultiLabel = None,
     weights: Weights = None,
     num_classes: NumClasses = None,
+    decode: Decode = "pillow",
     device: Device = None,
     batch_size: BatchSize = 8,
 ) -> None:
@@ -139,6 +141,7 @@ def run(
         work=work,
         fit=fit,  # type: ignore[arg-type]
         multi_label=multi_label,
+        decode=decode,  # type: ignore[arg-type]
     )
     tell_left_out(found.failed)
     if not found.pictures:
@@ -167,6 +170,7 @@ def faithfulness(
     multi_label: MultiLabel = None,
     weights: Weights = None,
     num_classes: NumClasses = None,
+    decode: Decode = "pillow",
     device: Device = None,
     batch_size: BatchSize = 8,
 ) -> None:
@@ -194,6 +198,7 @@ def faithfulness(
         multi_label=multi_label,
         weights=weights,
         num_classes=num_classes,
+        decode=decode,
         device=device,
         batch_size=batch_size,
     )

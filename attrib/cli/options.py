@@ -15,6 +15,7 @@ __all__ = [
     "BatchSize",
     "Bfloat16",
     "DatasetName",
+    "Decode",
     "Device",
     "Epochs",
     "FirstRate",
@@ -83,6 +84,12 @@ NumClasses = Annotated[
     int | None, typer.Option(help="Outputs of the model, where --weights has another number.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if any.")]
+Decode = Annotated[
+    str,
+    typer.Option(
+        "--decode", help="pillow, or device: JPEGs by torchvision where the model is, GPU or CPU."
+    ),
+]
 ResultFolder = Annotated[
     Path, typer.Option(help="Folder for the result; what is begun there goes on.")
 ]

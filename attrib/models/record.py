@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attrib.images import Decode
 from attrib.models.classifier import SpatialClassifier
 from attrib.models.output import spelled
 from attrib.types import Fit
@@ -40,9 +41,10 @@ def identity(classifier: SpatialClassifier) -> dict[str, Any]:
 class ModelRecord:
     """What made an explanation, for its files. Weights are hashed when first asked for."""
 
-    def __init__(self, classifier: SpatialClassifier, fit: Fit) -> None:
+    def __init__(self, classifier: SpatialClassifier, fit: Fit, decode: Decode = "pillow") -> None:
         self._model, self._output = classifier.model, classifier.output
         self._precision = classifier.precision
+        self._decode = decode
         self.spec = replace(classifier.spec, fit=fit)
 
     @cached_property
@@ -69,6 +71,7 @@ class ModelRecord:
                 "interpolation": spec.interpolation,
                 "mean": list(spec.mean),
                 "std": list(spec.std),
+                **({} if self._decode == "pillow" else {"decode": "torchvision"}),
             },
             "versions": {p: version(p) for p in packages} | {"python": platform.python_version()},
         }

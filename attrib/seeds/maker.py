@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from attrib import surgery
 from attrib.datasets.labelled import LabelledSample
 from attrib.errors import InputError
-from attrib.images import Picture, read_image
+from attrib.images import Decode, Picture, Reader, pixels_on, read_image
 from attrib.localize import largest_component
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB, Method
@@ -23,6 +24,7 @@ from attrib.seeds.formats import Seed
 from attrib.seeds.labels import affinity_label, label_map, with_saliency
 from attrib.seeds.maps import SeedMaps, aggregate, seed_views
 from attrib.seeds.options import SeedOptions
+from attrib.transfer import Sent
 from attrib.types import Targets
 
 __all__ = ["SeedMaker", "views_of"]
@@ -53,37 +55,45 @@ class SeedMaker:
         classifier: The model, split; not changed.
         method: Any; its positive evidence is summed over scales and mirror images.
         options: What to make.
+        decode: Who decodes JPEG files.
 
     Raises:
         InputError: scales or flips are given for a method that has its own.
     """
 
-    def __init__(self, classifier: SpatialClassifier, method: Method, options: SeedOptions) -> None:
+    def __init__(
+        self,
+        classifier: SpatialClassifier,
+        method: Method,
+        options: SeedOptions,
+        decode: Decode = "pillow",
+    ) -> None:
         self._classifier, self._options = classifier, options
+        self._reader = Reader(classifier.device, decode)
         self._scales, self._flip = views_of(method, options)
         if isinstance(method, RIB):
             self._sums = _rib_sums(classifier, method)
         else:
             self._sums = _plain_sums(classifier, method)
 
-    def read(self, sample: LabelledSample) -> tuple[Picture, list[Tensor], Tensor | None]:
-        """Read a picture and make its views, on the CPU; can be called from other threads.
+    def read(self, sample: LabelledSample) -> tuple[Picture, list[Sent], Tensor | None]:
+        """Read a picture and send its views to the model; can be called from other threads.
 
         Returns:
             The picture, its views, and its saliency mask if there are such masks.
         """
-        picture, spec = read_image(sample.picture), self._classifier.spec
+        picture, spec = self._reader.read(sample.picture), self._classifier.spec
         base = spec.input_size if self._options.fit == "squash" else None
-        views = seed_views(picture, spec, self._scales, flip=self._flip, size=base)
-        if self._classifier.device.type == "cuda":
-            views = [view.pin_memory() for view in views]
-        return picture, views, self._saliency(sample.id, picture)
+        with self._reader.send.aside():
+            views = seed_views(picture, spec, self._scales, flip=self._flip, size=base)
+        *sent, own = self._reader.send([*views, picture.pixels])
+        return replace(picture, sent=own), sent, self._saliency(sample.id, picture)
 
     def __call__(
         self,
         sample: LabelledSample,
         picture: Picture,
-        views: Sequence[Float[Tensor, "_r _ _h _w"]],
+        views: Sequence[Sent],
         salient: Bool[Tensor, "_H _W"] | None = None,
     ) -> Seed:
         """Make the seed of a picture that has been read; only the result leaves the device."""
@@ -114,7 +124,7 @@ class SeedMaker:
         self,
         sample: LabelledSample,
         picture: Picture,
-        views: Sequence[Tensor],
+        views: Sequence[Sent],
         keys: Int[Tensor, " n"],
         size: tuple[int, int],
     ) -> tuple[SeedMaps, Float[Tensor, " n"]]:
@@ -122,8 +132,7 @@ class SeedMaker:
         labels = torch.zeros(classifier.num_classes, dtype=torch.bool, device=keys.device)
         labels[keys] = True
         kind = surgery.dtype_of(classifier.model)
-        moved = [view.to(keys.device, kind, non_blocking=True) for view in views]
-        sums, logits = self._sums(moved, labels, sample.id)
+        sums, logits = self._sums([view.here().to(kind) for view in views], labels, sample.id)
         maps = aggregate(sums, labels, size)
         if self._options.refine == "pamr":
             maps = _refined(maps, picture)
@@ -182,7 +191,7 @@ def _nothing(size: tuple[int, int], device: torch.device) -> SeedMaps:
 
 
 def _refined(maps: SeedMaps, picture: Picture) -> SeedMaps:
-    image = picture.pixels[None].to(maps.high_res.device, maps.high_res.dtype)
+    image = pixels_on(picture, maps.high_res.device)[None].to(maps.high_res.dtype)
     high_res = pamr(image, maps.high_res[None])
     cam = F.interpolate(high_res, size=maps.cam.shape[1:], mode="bilinear", antialias=True)
     return SeedMaps(keys=maps.keys, cam=cam[0], high_res=high_res[0])
