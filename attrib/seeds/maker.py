@@ -24,7 +24,7 @@ from attrib.seeds.formats import Seed
 from attrib.seeds.labels import affinity_label, label_map, with_saliency
 from attrib.seeds.maps import SeedMaps, aggregate, seed_views
 from attrib.seeds.options import SeedOptions
-from attrib.transfer import Sent
+from attrib.transfer import Sent, to_host
 from attrib.types import Targets
 
 __all__ = ["SeedMaker", "views_of"]
@@ -99,8 +99,8 @@ class SeedMaker:
         """Make the seed of a picture that has been read; only the result leaves the device."""
         classifier, options = self._classifier, self._options
         size = (picture.pixels.shape[1], picture.pixels.shape[2])
-        keys = torch.tensor(sample.labels, dtype=torch.int64, device=classifier.device)
-        maps, scores = _nothing(size, classifier.device), keys.new_zeros(0).float()
+        keys = torch.tensor(sample.labels, dtype=torch.int64)
+        maps, scores = _nothing(size, classifier.device), torch.zeros(0)
         if len(keys):
             maps, scores = self._maps(sample, picture, views, keys, size)
         label = label_map(maps.high_res, keys, threshold=options.threshold, alpha=options.alpha)
@@ -113,7 +113,7 @@ class SeedMaker:
         return Seed(
             id=sample.id,
             size=size,
-            maps=SeedMaps(keys=keys.cpu(), cam=maps.cam.cpu(), high_res=maps.high_res.cpu()),
+            maps=SeedMaps(keys=keys, cam=maps.cam.cpu(), high_res=maps.high_res.cpu()),
             label=label.cpu(),
             affinity=affinity.cpu(),
             scores=tuple(scores.tolist()),
@@ -129,14 +129,14 @@ class SeedMaker:
         size: tuple[int, int],
     ) -> tuple[SeedMaps, Float[Tensor, " n"]]:
         classifier = self._classifier
-        labels = torch.zeros(classifier.num_classes, dtype=torch.bool, device=keys.device)
+        labels = torch.zeros(classifier.num_classes, dtype=torch.bool)
         labels[keys] = True
         kind = surgery.dtype_of(classifier.model)
         sums, logits = self._sums([view.here().to(kind) for view in views], labels, sample.id)
         maps = aggregate(sums, labels, size)
         if self._options.refine == "pamr":
             maps = _refined(maps, picture)
-        return maps, classifier.spec.probabilities(logits)[keys]
+        return maps, classifier.spec.probabilities(logits)[maps.keys]
 
     def _saliency(self, seed_id: str, picture: Picture) -> Bool[Tensor, "H W"] | None:
         folder = self._options.saliency
@@ -158,7 +158,8 @@ def _rib_sums(classifier: SpatialClassifier, method: RIB) -> Sums:
         views: Sequence[Tensor], labels: Bool[Tensor, " c"], key: str
     ) -> tuple[list[Tensor], Tensor]:
         logits = classifier.forward(views[0][:1]).logits[0]
-        return list(runner(views, labels, key).sums), logits
+        there = labels.to(logits.device, non_blocking=True)
+        return list(runner(views, there, key).sums), logits
 
     return sums
 
@@ -170,14 +171,14 @@ def _plain_sums(classifier: SpatialClassifier, method: Method) -> Sums:
         keys = labels.nonzero().flatten()
         out, logits = [], None
         for view in views:
-            rows = torch.arange(len(view), device=keys.device).repeat_interleave(len(keys))
+            rows = torch.arange(len(view)).repeat_interleave(len(keys))
             pairs = Targets(image=rows, label=keys.repeat(len(view)))
             found = method.attribute(classifier, view, pairs)
             logits = found.logits[0] if logits is None else logits
             maps = found.maps.relu().unflatten(0, (len(view), len(keys)))
             total = maps[0] + maps[1].flip(2) if len(maps) == 2 else maps[0]
             every = total.new_zeros(len(labels), *total.shape[1:])
-            out.append(every.index_copy(0, keys, total))
+            out.append(every.index_copy(0, keys.to(total.device, non_blocking=True), total))
         if logits is None:
             raise InputError("a picture needs one view at least")
         return out, logits
@@ -186,7 +187,7 @@ def _plain_sums(classifier: SpatialClassifier, method: Method) -> Sums:
 
 
 def _nothing(size: tuple[int, int], device: torch.device) -> SeedMaps:
-    no_class = torch.zeros(1, dtype=torch.bool, device=device)
+    no_class = torch.zeros(1, dtype=torch.bool)
     return aggregate([torch.zeros(1, 1, 1, device=device)], no_class, size)
 
 
@@ -201,7 +202,8 @@ def _boxes(
     maps: Float[Tensor, "n H W"], threshold: float
 ) -> tuple[tuple[float, float, float, float] | None, ...]:
     found = largest_component(maps > threshold)
-    rows = zip(found.boxes.tolist(), found.areas.tolist(), strict=True)
+    boxes, areas = to_host(found.boxes, found.areas)
+    rows = zip(boxes.tolist(), areas.tolist(), strict=True)
     return tuple(
         (float(a), float(b), float(c), float(d)) if n else None for (a, b, c, d), n in rows
     )

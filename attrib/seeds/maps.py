@@ -106,7 +106,7 @@ def aggregate(
         labels: The picture's classes, multi-hot.
         size: `(H, W)` of the picture.
     """
-    keys = labels.nonzero().flatten()
+    keys = labels.nonzero().flatten().to(sums[0].device, non_blocking=True)
     strided = tuple((side - 1) // STRIDED + 1 for side in size)
     padded = tuple(PADDED * ((side - 1) // PADDED + 1) for side in size)
     cam, high_res = (_total(sums, keys, s) for s in (strided, padded))
