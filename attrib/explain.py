@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from attrib.ahead import READERS, read_ahead
+from attrib.ahead import READERS
 from attrib.errors import InputError
 from attrib.explanation import Explanation, explanations
 from attrib.export import BoxKind, Format, GraphOptions, Program, export_program
-from attrib.images import Picture, PictureLike, as_batch, preprocess, read_image
+from attrib.images import Decode, Picture, PictureLike, Reader, as_batch, preprocess
+from attrib.images.reader import picture_of
 from attrib.localize import localize
 from attrib.localize.heatmap import Resize
 from attrib.localize.threshold import Rule
@@ -67,9 +69,12 @@ class Explainer:
         output: Where the logits are in what the model returns, if it does not return them as they
             are: `"logits"` for a key or an attribute, `0` for the first of a tuple, or a function
             that takes all of it and gives them.
+        decode: Who decodes JPEG files: `"pillow"`, or `"device"` for torchvision where the model
+            is, by nvJPEG on a GPU, whose pixels may differ by rounding.
 
     Raises:
-        InputError: `autocast` with a method that does not take it, or weights of half precision.
+        InputError: `decode` where torchvision cannot, or `autocast` with a method that does not
+            take it or weights of half precision.
         ModelError: the model is spread over devices by DataParallel or DistributedDataParallel.
         SplitError: the method needs class maps and the model has none, or `output` leads nowhere.
         UnknownNameError: no such method or model.
@@ -87,6 +92,7 @@ class Explainer:
         smooth: bool = False,
         autocast: Precision | None = None,
         output: Output | None = None,
+        decode: Decode = "pillow",
     ) -> None:
         inner = Smooth(method=method) if smooth else resolve(method)
         self.method = TTA(method=inner) if tta else inner
@@ -96,7 +102,9 @@ class Explainer:
             check_autocast(self.method)
             self.classifier = under_autocast(self.classifier, autocast)
         self.fit: Fit = fit or self.classifier.spec.fit
-        self._record = ModelRecord(self.classifier, self.fit)
+        self.decode: Decode = decode
+        self.reader()  # finds out whether that can be done
+        self._record = ModelRecord(self.classifier, self.fit, decode)
 
     def __repr__(self) -> str:
         return f"Explainer({self.classifier.spec.name!r}, {format_spec(self.method)!r})"
@@ -161,17 +169,19 @@ class Explainer:
         labels = self.classifier.spec.labels
         per_picture = classes_per_picture(targets, len(items), labels, single=single)
         cut = partial(localize, threshold=threshold, rule=rule, normalize=normalize, resize=resize)
-        readers = 0 if single else READERS
-        reads = read_ahead(
-            partial(_read, single), enumerate(items), readers=readers, depth=batch_size
-        )
+        options = {"readers": 0 if single else READERS, "depth": batch_size}
+        reads = self.reader().ahead(enumerate(items), itemgetter(1), **options)
         done: list[Explanation] = []
         with progress_bar(len(items), progress, from_left=PROGRESS_FROM + 1) as bar:
-            while batch := [found.result() for _, found in islice(reads, batch_size)]:
+            while batch := [picture_of(*read, single) for read in islice(reads, batch_size)]:
                 part = None if per_picture is None else per_picture[len(done) :][: len(batch)]
                 done += self._batch(batch, part, cut)
                 bar.update(len(batch))
         return done[0] if single else done
+
+    def reader(self) -> Reader:
+        """Return what reads pictures for the model, where it is now."""
+        return Reader(self.classifier.device, self.decode)
 
     def export(
         self,
@@ -209,12 +219,9 @@ class Explainer:
             ExportError: the model cannot be traced, or the program deviates from it.
             MissingExtraError: ONNX was asked for and its packages are not installed.
         """
+        size = tuple(image_size or self.classifier.spec.input_size)
         options = GraphOptions(
-            image_size=tuple(image_size or self.classifier.spec.input_size),
-            threshold=threshold,
-            normalize=normalize,
-            boxes=boxes,
-            rounds=rounds,
+            image_size=size, threshold=threshold, normalize=normalize, boxes=boxes, rounds=rounds
         )
         return export_program(
             self.classifier,
@@ -258,6 +265,7 @@ def explain(
     smooth: bool = False,
     autocast: Precision | None = None,
     output: Output | None = None,
+    decode: Decode = "pillow",
     **options: Any,
 ) -> Explanation | list[Explanation]:
     """Tell where a classifier looked, in one call.
@@ -274,6 +282,7 @@ def explain(
         smooth: Average the maps over noisy copies; see `Explainer`.
         autocast: Run the network in half precision; see `Explainer`.
         output: Where the logits are in what the model returns; see `Explainer`.
+        decode: Who decodes JPEG files; see `Explainer`.
         options: `threshold`, `rule`, `normalize`, `resize`, `batch_size` and `progress` of
             `Explainer.explain`.
 
@@ -290,15 +299,6 @@ def explain(
         smooth=smooth,
         autocast=autocast,
         output=output,
+        decode=decode,
     )
     return explainer.explain(pictures, targets, **options)
-
-
-def _read(single: bool, numbered: tuple[int, PictureLike]) -> Picture:
-    index, item = numbered
-    try:
-        return read_image(item)
-    except InputError as error:
-        if single:
-            raise
-        raise type(error)(f"picture {index}: {error}") from error

@@ -241,7 +241,7 @@ def explanations(
         targets = tuple(labels[row] for row in rows)
         done.append(
             Explanation(
-                picture=picture,
+                picture=replace(picture, sent=None),  # which would be kept on the GPU beside it
                 targets=targets,
                 labels=tuple(map(spec.label_of, targets)),
                 scores=tuple(scored[row] for row in rows),

@@ -1,6 +1,9 @@
 """What the tests share: tiny awkward models, and the folder of real models and data if any."""
 
+import importlib
 import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,19 @@ def explainer():
     import attrib  # not before the run's type checks are hooked in
 
     return attrib.Explainer("demo", "cam")
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The places in attrib that wait for a GPU; its kernels are stood in for by OpenCV."""
+    from attrib.localize import largest_component
+    from tests.pretend_gpu import beneath, pretend_gpu
+
+    for name in ("attrib.localize.localize", "attrib.seeds.maker"):
+        place = importlib.import_module(name)
+        monkeypatch.setattr(place, "largest_component", partial(beneath, largest_component))
+    with pretend_gpu(monkeypatch) as places:
+        yield places
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,14 @@
 
 What only works on one device fails here as it would there, and wherever the host would wait for a
 GPU the line is written down; the answer is given all the same, so that one run finds all of them.
+A tensor of one stream that another one uses without waiting for it, or whose memory might be given
+away before it is used, is an error.
 """
 
+import threading
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +37,61 @@ ACROSS = {"aten::_to_copy", "aten::copy_", "aten::index.Tensor", "aten::index_pu
 """What takes tensors of both devices."""
 
 
+class _Event(torch.cuda.Event):
+    """Says up to where a stream had come."""
+
+    def __new__(cls, stream: "Stream") -> "_Event":
+        return super().__new__(cls)
+
+    def __init__(self, stream: "Stream") -> None:
+        self.stream, self.time = stream, stream.time
+
+
+class Stream:
+    """What is queued in it is only counted, and how far it has waited for others."""
+
+    def __init__(self, _device: object = None) -> None:
+        self.time, self.waited = 0, {self: float("inf")}
+
+    def record_event(self) -> _Event:
+        return _Event(self)
+
+    def wait_event(self, event: _Event) -> None:
+        self.waited[event.stream] = max(event.time, self.waited.get(event.stream, 0))
+
+    def synchronize(self) -> None:
+        _state.waits.append(_place())
+
+
+class _State(threading.local):
+    """Of each thread its stream, and where it waits."""
+
+    stream = main = Stream()
+    waits: list[str] = []  # noqa: RUF012
+
+
+_state = _State()
+
+
+@contextmanager
+def _in_stream(stream: Stream) -> Iterator[None]:
+    before, _state.stream = _state.stream, stream
+    try:
+        yield
+    finally:
+        _state.stream = before
+
+
+def _refuse_races(name: str, tensors: list["Pretended"]) -> None:
+    own = _state.stream
+    for tensor in tensors:
+        stream, time = tensor.made
+        if own.waited.get(stream, -1) < time:
+            raise RuntimeError(f"{name} of a tensor that another stream may not have made yet")
+        if stream is not own and own not in tensor.kept_for:
+            raise RuntimeError(f"{name} of a tensor whose memory its stream may reuse before")
+
+
 class Pretended(Tensor):
     """A tensor that says it is on a GPU; `held` holds its values."""
 
@@ -46,8 +105,17 @@ class Pretended(Tensor):
             dtype=inner.dtype,
             device=GPU,
         )
-        made.held = inner
+        made.held, made.kept_for = inner, set()
+        made.touch()
         return made
+
+    def touch(self) -> None:
+        """Note that the current stream writes it now."""
+        _state.stream.time += 1
+        self.made = (_state.stream, _state.stream.time)
+
+    def record_stream(self, stream: Stream) -> None:
+        self.kept_for.add(stream)
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -67,6 +135,10 @@ class _Watching(TorchDispatchMode):
         super().__init__()
         self.waits: list[str] = []
 
+    def __enter__(self) -> "_Watching":
+        _state.waits = self.waits
+        return super().__enter__()
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return _call(func, args, kwargs or {}, self.waits)
 
@@ -79,6 +151,7 @@ def _call(func, args, kwargs, waits):
     if not there and not onto:
         return func(*args, **kwargs)
     name = func.name()
+    _refuse_races(name, there)
     here = [x for x in tensors if not isinstance(x, Pretended) and x.ndim]
     if there and here and name not in ACROSS:
         raise RuntimeError(f"{name} of tensors on {GPU} and on the CPU")
@@ -90,6 +163,8 @@ def _call(func, args, kwargs, waits):
     out = func(*inner_args, **inner_kwargs)
     if not onto:
         return out
+    if func._schema.is_mutable and isinstance(args[0], Pretended):
+        args[0].touch()
     out = tree_map_only(Tensor, Pretended, out)
     return return_and_correct_aliasing(func, args, kwargs, out) if there else out
 
@@ -127,6 +202,17 @@ def beneath(call, *args):
     return replace(found, **tree_map_only(Tensor, Pretended, vars(found)))
 
 
+class _WatchedThreads(ThreadPoolExecutor):
+    """Threads in which a GPU is pretended to; those that read may wait."""
+
+    def submit(self, call, *args):
+        def watched():
+            with _Watching():
+                return call(*args)
+
+        return super().submit(watched)
+
+
 @contextmanager
 def pretend_gpu(monkeypatch) -> Iterator[list[str]]:
     """Let tensors be brought to a GPU; yields the lines that wait for it, as they come up."""
@@ -139,6 +225,11 @@ def pretend_gpu(monkeypatch) -> Iterator[list[str]]:
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: state())
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", _in_stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: _state.stream)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr("attrib.ahead.ThreadPoolExecutor", _WatchedThreads)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with torch.backends.cudnn.flags(enabled=False), _Watching() as watching:

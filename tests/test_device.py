@@ -1,37 +1,25 @@
 """What can be told about the way through a GPU without one."""
 
 import copy
-import importlib
-from functools import partial
 
 import pytest
 import torch
 
 import attrib
 from attrib.errors import InputError
-from attrib.localize import largest_component, normalize
+from attrib.localize import normalize
 from attrib.methods.cam import region_sum
 from attrib.models import evidence as module
 from attrib.models import under_autocast
 from attrib.models.evidence import weighted
 from attrib.types import Targets
 from tests.models import SPEC, Everything, MlpHead, images, make
-from tests.pretend_gpu import beneath, pretend_gpu
 
 CONTRAST = "infocam+(contrast='region')"
 CLASS_MAPS = ["cam", "infocam", "infocam+", "infocam+(region=1)", "cam(region=3, border='same')"]
 
 
 # Where the host waits, on a GPU that is not there
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """The places in attrib that wait for the GPU; its kernels are stood in for by OpenCV."""
-    place = importlib.import_module("attrib.localize.localize")
-    monkeypatch.setattr(place, "largest_component", partial(beneath, largest_component))
-    with pretend_gpu(monkeypatch) as places:
-        yield places
 
 
 unplaced = pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")

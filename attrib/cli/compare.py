@@ -12,6 +12,7 @@ import typer
 from attrib.cli.box_data import BOX_DATASETS, SCORED, BoxSource
 from attrib.cli.options import (
     BatchSize,
+    Decode,
     Device,
     FitOption,
     JsonFile,
@@ -110,6 +111,7 @@ def run(
     multi_label: MultiLabel = None,
     weights: Weights = None,
     num_classes: NumClasses = None,
+    decode: Decode = "pillow",
     device: Device = None,
     batch_size: BatchSize = 8,
 ) -> None:
@@ -137,6 +139,7 @@ def run(
         work=work,
         fit=fit,  # type: ignore[arg-type]
         multi_label=multi_label,
+        decode=decode,  # type: ignore[arg-type]
     )
     tell_left_out(found.failed)
     if not found.pictures:
@@ -165,6 +168,7 @@ def faithfulness(
     multi_label: MultiLabel = None,
     weights: Weights = None,
     num_classes: NumClasses = None,
+    decode: Decode = "pillow",
     device: Device = None,
     batch_size: BatchSize = 8,
 ) -> None:
@@ -192,6 +196,7 @@ def faithfulness(
         multi_label=multi_label,
         weights=weights,
         num_classes=num_classes,
+        decode=decode,
         device=device,
         batch_size=batch_size,
     )

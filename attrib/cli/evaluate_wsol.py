@@ -18,6 +18,7 @@ from attrib.cli.engine import (
 )
 from attrib.cli.options import (
     BatchSize,
+    Decode,
     Device,
     FitOption,
     JsonFile,
@@ -89,6 +90,7 @@ def run(
     fit: FitOption = None,
     weights: Weights = None,
     num_classes: NumClasses = None,
+    decode: Decode = "pillow",
     device: Device = None,
     batch_size: BatchSize = 16,
     engine: Engine = "local",
@@ -111,7 +113,7 @@ def run(
     explainer = None
     if maps is None:
         place = loading_device(engine, device)
-        explainer = _explainer(str(model), method, weights, num_classes, place, fit)
+        explainer = _explainer(str(model), method, weights, num_classes, place, fit, decode)
     classes = explainer.classifier.spec.labels or None if explainer else None
     source = BoxSource(
         name=dataset, root=root, annotations=annotations, masks=masks, classes=classes
@@ -174,11 +176,12 @@ def _explainer(
     num_classes: int | None,
     device: str | None,
     fit: str | None,
+    decode: str,
 ) -> Explainer:
     import attrib
 
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
-    return attrib.Explainer(loaded, method, fit=fit)  # type: ignore[arg-type]
+    return attrib.Explainer(loaded, method, fit=fit, decode=decode)  # type: ignore[arg-type]
 
 
 def _print(result: dict[str, Any]) -> None:

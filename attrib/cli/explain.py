@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -12,6 +13,7 @@ import typer
 
 from attrib.cli.options import (
     BatchSize,
+    Decode,
     Device,
     FitOption,
     MethodSpec,
@@ -52,6 +54,7 @@ def run(
     weights: Weights = None,
     num_classes: NumClasses = None,
     multi_label: MultiLabel = None,
+    decode: Decode = "pillow",
     device: Device = None,
     batch_size: BatchSize = 16,
 ) -> None:
@@ -72,6 +75,7 @@ def run(
         method,
         fit=fit,  # type: ignore[arg-type]
         multi_label=multi_label,
+        decode=decode,  # type: ignore[arg-type]
     )
     if explainer.classifier.note and explainer.method.needs_class_maps and not as_json:
         typer.echo(f"note: maps are approximate: {explainer.classifier.note}", err=True)
@@ -107,11 +111,8 @@ def _explained(
 
     Pictures that cannot be read are named and left out; a single one is an error.
     """
-    from attrib.ahead import read_ahead
-    from attrib.images import read_image
-
     places = zip(paths, _stems(paths), strict=True)
-    reads = read_ahead(lambda place: read_image(place[0]), places, depth=batch_size)
+    reads = explainer.reader().ahead(places, itemgetter(0), depth=batch_size)
     while pairs := list(islice(reads, batch_size)):
         read = _readable(pairs, alone=len(paths) == 1)
         targets = [classes] * len(read) if classes else None

@@ -16,6 +16,7 @@ __all__ = [
     "Bfloat16",
     "Data",
     "DatasetName",
+    "Decode",
     "Device",
     "Epochs",
     "FirstRate",
@@ -97,6 +98,12 @@ MultiLabel = Annotated[
     typer.Option(help="The model has independent (sigmoid) outputs; as it says if left."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if any.")]
+Decode = Annotated[
+    str,
+    typer.Option(
+        "--decode", help="pillow, or device: JPEGs by torchvision where the model is, GPU or CPU."
+    ),
+]
 ResultFolder = Annotated[
     Path, typer.Option(help="Folder for the result; what is begun there goes on.")
 ]

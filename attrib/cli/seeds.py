@@ -10,6 +10,7 @@ import typer
 from attrib.cli.engine import Engine, WorkerCPUs, WorkerGPUs, Workers, engine_of, loading_device
 from attrib.cli.options import (
     DatasetName,
+    Decode,
     Device,
     Labels,
     MethodSpec,
@@ -80,6 +81,7 @@ def run(
     multi_label: MultiLabel = None,
     weights: Weights = None,
     num_classes: NumClasses = None,
+    decode: Decode = "pillow",
     device: Device = None,
 ) -> None:
     """Make the seeds of a data set for weakly supervised segmentation, or go on making them.
@@ -110,7 +112,12 @@ def run(
     part = part_of(shard, loading_device(engine, device))
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=part.device)
     loaded = loaded.to(memory_format=torch.channels_last)  # what convolutions like, CPU or GPU
-    explainer = attrib.Explainer(loaded, method, multi_label=multi_label)
+    explainer = attrib.Explainer(
+        loaded,
+        method,
+        multi_label=multi_label,
+        decode=decode,  # type: ignore[arg-type]
+    )
     classes = explainer.classifier.spec.labels
     data = labelled_dataset(dataset, root, split, labels, classes=classes)
     place = f"shard {part.index}/{part.count}, into {out}"

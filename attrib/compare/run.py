@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from attrib.ahead import read_ahead
 from attrib.compare.comparison import Comparison
 from attrib.compare.measure import Item, measure
 from attrib.compare.record import PictureRecord
@@ -21,7 +21,7 @@ from attrib.datasets.labelled import LabelledDataset
 from attrib.datasets.samples import BoxDataset
 from attrib.errors import InputError, in_one_line
 from attrib.files import reading, writing
-from attrib.images import Picture, PictureLike, read_image
+from attrib.images import Decode, Picture, PictureLike, Reader
 from attrib.journal import Journal, claim
 from attrib.methods import Method
 from attrib.metrics import Metric, ObjectMetric
@@ -52,6 +52,7 @@ def compare(
     fit: Fit | None = None,
     multi_label: bool | None = None,
     output: Output | None = None,
+    decode: Decode = "pillow",
     progress: bool | None = None,
 ) -> Comparison:
     """Explain pictures by several methods and score the maps.
@@ -81,6 +82,7 @@ def compare(
         fit: Overrides how pictures are brought to the model's size.
         multi_label: True for a model with independent (sigmoid) outputs.
         output: Where the logits are in what the model returns; see `Explainer`.
+        decode: Who decodes JPEG files; see `Explainer`.
         progress: Show a bar; by default on a terminal, for more than a batch.
 
     Raises:
@@ -90,7 +92,14 @@ def compare(
     if min(every, batch_size) < 1 or shown < 0 or (limit is not None and limit < 1):
         raise InputError("every, batch_size and limit are 1 or more, shown is 0 or more")
     subject = subject_of(
-        model, methods, metrics, spec=spec, fit=fit, multi_label=multi_label, output=output
+        model,
+        methods,
+        metrics,
+        spec=spec,
+        fit=fit,
+        multi_label=multi_label,
+        output=output,
+        decode=decode,
     )
     name, sources, kind = sources_of(subject, pictures, targets, every, limit)
     if not sources:
@@ -131,7 +140,7 @@ def _run(
         if journal is not None:
             done = _known(journal, sources, kept)
         todo = [source for source in sources if source.id not in done]
-        for batch in _batches(todo, batch_size, len(sources), progress):
+        for batch in _batches(subject.reader(), todo, batch_size, len(sources), progress):
             items, unread = _items(batch, kept)
             failed |= unread
             for record in measure(subject, items) if items else ():
@@ -166,18 +175,14 @@ def _known(journal: Journal, sources: Sequence[Source], kept: set[str]) -> dict[
 
 
 def _batches(
-    todo: Sequence[Source], size: int, total: int, progress: bool | None
+    reader: Reader, todo: Sequence[Source], size: int, total: int, progress: bool | None
 ) -> Iterator[list[tuple[Source, Future[Picture]]]]:
     """Yield sources and their pictures, the next batch of which is read meanwhile."""
-    reads = read_ahead(_picture, todo, depth=size)
+    reads = reader.ahead(todo, attrgetter("picture"), depth=size)
     with progress_bar(total, progress, initial=total - len(todo), from_left=size + 1) as bar:
         while batch := list(islice(reads, size)):
             yield batch
             bar.update(len(batch))
-
-
-def _picture(source: Source) -> Picture:
-    return read_image(source.picture)
 
 
 def _items(
@@ -212,6 +217,6 @@ def _facts(subject: Subject, name: str, targets: str) -> dict[str, Any]:
         "metrics": list(subject.metrics),
         "targets": targets,
         "device": subject.classifier.device.type,
-        "model": ModelRecord(subject.classifier, subject.fit).to_dict(),
+        "model": ModelRecord(subject.classifier, subject.fit, subject.decode).to_dict(),
         "captum": version("captum"),
     }

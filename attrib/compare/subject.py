@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from attrib.errors import InputError
+from attrib.images import Decode, Reader
 from attrib.methods import Method, resolve
 from attrib.metrics import Metric, ObjectMetric, resolve_score
 from attrib.models import ModelLike, Output, SpatialClassifier, as_classifier
@@ -30,6 +31,7 @@ class Subject:
         methods: By spec, in the order given.
         metrics: By spec, in the order given; those that need true objects among them.
         fit: How pictures are brought to the model's size.
+        decode: Who decodes JPEG files.
     """
 
     classifier: SpatialClassifier
@@ -38,6 +40,11 @@ class Subject:
     methods: dict[str, Method]
     metrics: dict[str, Metric | ObjectMetric]
     fit: Fit
+    decode: Decode
+
+    def reader(self) -> Reader:
+        """Return what reads pictures for the model."""
+        return Reader(self.classifier.device, self.decode)
 
 
 def subject_of(
@@ -49,6 +56,7 @@ def subject_of(
     fit: Fit | None = None,
     multi_label: bool | None = None,
     output: Output | None = None,
+    decode: Decode = "pillow",
 ) -> Subject:
     """Load and split the model, and build methods and metrics from their specs.
 
@@ -69,6 +77,7 @@ def subject_of(
         methods=_by_spec("methods", [resolve(method) for method in methods]),
         metrics=_by_spec("metrics", [resolve_score(metric) for metric in metrics]),
         fit=fit or classifier.spec.fit,
+        decode=decode,
     )
 
 

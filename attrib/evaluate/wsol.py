@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attrib.ahead import read_ahead
 from attrib.datasets.samples import BoxDataset, BoxSample, batch_of
 from attrib.errors import InputError
-from attrib.evaluate.wsol_batches import Scoring, feed, read_each
+from attrib.evaluate.wsol_batches import Scoring, each, feed
 from attrib.evaluate.wsol_maps import MapFile, made_by, read_map, write_origin
 from attrib.explain import Explainer
 from attrib.metrics import WsolBatch, WsolProtocol
@@ -148,7 +149,7 @@ def _origin(explainer: Explainer, dataset: BoxDataset) -> dict[str, Any]:
         "method": format_spec(explainer.method),
         "exact": classifier.exact or not explainer.method.needs_class_maps,
         "normalize": explainer.method.normalize,
-        "made_by": ModelRecord(classifier, explainer.fit).to_dict(),
+        "made_by": ModelRecord(classifier, explainer.fit, explainer.decode).to_dict(),
     }
 
 
@@ -170,7 +171,8 @@ def _read(
 ) -> Iterator[WsolBatch]:
     """Read maps and batch those in a row that are of one size."""
     waiting: list[tuple[BoxSample, MapFile]] = []
-    for sample, read in read_each(partial(read_map, folder), dataset, indices, size, progress):
+    maps = read_ahead(partial(read_map, folder), (dataset[i] for i in indices), depth=size)
+    for sample, read in each(maps, len(indices), progress):
         if waiting and (len(waiting) == size or _shape(read) != _shape(waiting[0][1])):
             yield _stack(waiting)
             waiting = []

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
 from jaxtyping import Int
 from torch import Tensor
 
-from attrib.ahead import read_ahead
 from attrib.cluster import Answer
 from attrib.datasets.samples import BoxDataset, BoxSample, batch_of
 from attrib.errors import InputError
 from attrib.evaluate.wsol_maps import write_maps
 from attrib.explain import Explainer
-from attrib.images import Picture, preprocess, read_image
+from attrib.images import Decode, Picture, preprocess
 from attrib.methods import Method
 from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.metrics.wsol_batch import rank_of
@@ -30,7 +31,7 @@ from attrib.seeds.on_ray import placed
 from attrib.surgery import dtype_of
 from attrib.types import Fit
 
-__all__ = ["Scoring", "feed", "read_each"]
+__all__ = ["Scoring", "each", "feed"]
 
 T = TypeVar("T")
 
@@ -73,7 +74,9 @@ class Scoring:
         """Feed every picture of those indices to the protocols, and return the ranks by batch."""
         if self.engine is not None:
             return self._on(self.engine, protocols, dataset, indices, save_maps)
-        reads, ranks = read_each(_picture, dataset, indices, self.size, self.progress), []
+        samples = (dataset[i] for i in indices)
+        read = self.explainer.reader().ahead(samples, attrgetter("picture"), depth=self.size)
+        reads, ranks = each(read, len(indices), self.progress), []
         while pairs := list(islice(reads, self.size)):
             ranks.append(_score(_explain(self.explainer, pairs), protocols, save_maps))
         return ranks
@@ -90,6 +93,7 @@ class Scoring:
             classifier=self.explainer.classifier,
             method=self.explainer.method,
             fit=self.explainer.fit,
+            decode=self.explainer.decode,
             dataset=dataset,
             protocols=tuple(deepcopy(protocols)),
             save_maps=save_maps,
@@ -114,6 +118,7 @@ class _WsolWork:
     classifier: SpatialClassifier
     method: Method
     fit: Fit
+    decode: Decode
     dataset: BoxDataset
     protocols: tuple[WsolProtocol, ...]
     save_maps: Path | None
@@ -121,12 +126,13 @@ class _WsolWork:
     def ready(self, *, on_gpu: bool) -> Answer:
         """Bring the model to the GPU; a hand is the indices of one batch."""
         classifier = placed(self.classifier, on_gpu=on_gpu)
-        explainer = Explainer(classifier, self.method, fit=self.fit)
+        explainer = Explainer(classifier, self.method, fit=self.fit, decode=self.decode)
+        reader = explainer.reader()
 
         def answer(indices: Sequence[int]) -> tuple[tuple[WsolProtocol, ...], Tensor]:
             fed = deepcopy(self.protocols)
             samples = [self.dataset[i] for i in indices]
-            batch = _explain(explainer, [(sample, _picture(sample)) for sample in samples])
+            batch = _explain(explainer, [(s, reader.read(s.picture)) for s in samples])
             return fed, _score(batch, fed, self.save_maps).cpu()
 
         return answer
@@ -139,17 +145,12 @@ def _remove_halves(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_each(
-    read: Callable[[BoxSample], T],
-    dataset: BoxDataset,
-    indices: Sequence[int],
-    depth: int,
-    progress: bool | None,
+def each(
+    reads: Iterable[tuple[BoxSample, Future[T]]], total: int, progress: bool | None
 ) -> Iterator[tuple[BoxSample, T]]:
-    """Go through the samples of those indices, with what is read of each, so many ahead."""
-    samples = (dataset[i] for i in indices)
-    with progress_bar(len(indices), progress) as bar:
-        for sample, found in read_ahead(read, samples, depth=depth):
+    """Go through samples with what is read of each, of so many in all."""
+    with progress_bar(total, progress) as bar:
+        for sample, found in reads:
             yield sample, found.result()
             bar.update()
 
@@ -167,10 +168,6 @@ def _score(
     if save_maps is not None:
         write_maps(save_maps, batch)
     return batch.rank  # type: ignore[return-value]  # it is known of maps that were just made
-
-
-def _picture(sample: BoxSample) -> Picture:
-    return read_image(sample.picture)
 
 
 def _explain(explainer: Explainer, pairs: Sequence[tuple[BoxSample, Picture]]) -> WsolBatch:

@@ -19,7 +19,14 @@ from attrib.images.picture import Picture
 from attrib.transfer import to_device
 from attrib.types import Fit, Frame, ModelSpec
 
-__all__ = ["boxes_to_source", "boxes_to_tensor", "preprocess", "tensor_picture"]
+__all__ = [
+    "boxes_to_source",
+    "boxes_to_tensor",
+    "pixels_on",
+    "preprocess",
+    "resample",
+    "tensor_picture",
+]
 
 _LONGEST_SIDE = 2**24
 """Longest side a picture may have once resized; only very thin ones, cropped, ever come near."""
@@ -59,10 +66,9 @@ def preprocess(
     frames = tuple(_frame(picture, spec, fit or spec.fit) for picture in pictures)
     fill = [min(max(round(255 * mean), 0), 255) for mean in spec.mean]
     colour = to_device(fill, device, torch.uint8)[:, None, None]
-    ahead = torch.device(device).type == "cuda"  # the copies are queued, not awaited
     windows = colour.repeat(len(frames), 1, h, w)
     for window, picture, frame in zip(windows, pictures, frames, strict=True):
-        _render(picture.pixels.to(device, non_blocking=ahead), frame, spec, window)
+        _render(pixels_on(picture, torch.device(device)), frame, spec, window)
     images = windows.to(torch.promote_types(dtype, torch.float32)).div_(255)
     mean, std = _statistics(images, spec)
     return images.sub_(mean).div_(std).to(dtype), frames
@@ -126,6 +132,12 @@ def boxes_to_source(boxes: Float[Tensor, "*n 4"], frame: Frame) -> Float[Tensor,
     return ((_mirror(boxes, frame) + shift) / scale).clamp(min=0).minimum(corner)
 
 
+def pixels_on(picture: Picture, device: torch.device) -> UInt8[Tensor, "3 H W"]:
+    """Bring a picture to a device, or take what was sent there; the host does not wait."""
+    pixels = picture.pixels if picture.sent is None else picture.sent.here()
+    return pixels.to(device, non_blocking=device.type == "cuda")  # queued, not awaited
+
+
 def _frame(picture: Picture, spec: ModelSpec, fit: Fit) -> Frame:
     source = (picture.pixels.shape[1], picture.pixels.shape[2])
     resized = _resized(source, spec, fit)
@@ -174,7 +186,7 @@ def _render(
     if len(out) == 1:
         pixels = _luminance(pixels)
     for axis in (0, 1) if _height_first(frame) else (1, 0):
-        pixels = _resample(pixels, axis, frame.resized[axis], spec.interpolation)
+        pixels = resample(pixels, axis, frame.resized[axis], spec.interpolation)
         seen = min(frame.resized[axis], frame.tensor[axis])
         pixels = pixels.narrow(1 + axis, max(frame.offset[axis], 0), seen)
     top, left = (max(-start, 0) for start in frame.offset)
@@ -191,9 +203,10 @@ def _height_first(frame: Frame) -> bool:
     return shrinks_most or h > 100 * frame.tensor[0]
 
 
-def _resample(
+def resample(
     pixels: UInt8[Tensor, "k H W"], axis: int, length: int, interpolation: str
 ) -> UInt8[Tensor, "k _H _W"]:
+    """Bring one axis, 0 for the height and 1 for the width, to a length."""
     if pixels.shape[1 + axis] == length:
         return pixels
     size = [length if i == axis else side for i, side in enumerate(pixels.shape[1:])]
@@ -202,7 +215,7 @@ def _resample(
     # The CPU resizes uint8 as Pillow does. Other devices only know floats, and CUDA's kernel needs
     # more shared memory than there is when it shrinks a picture very much.
     if pixels.device.type != "cpu" and pixels.shape[1 + axis] > 32 * length:
-        return _resample(pixels.cpu(), axis, length, interpolation).to(pixels.device)
+        return resample(pixels.cpu(), axis, length, interpolation).to(pixels.device)
     values = pixels[None] if pixels.device.type == "cpu" else pixels[None].float()
     values = interpolate(values, size, mode=interpolation, antialias=True)
     return values.round_().clamp_(0, 255).to(torch.uint8)[0]

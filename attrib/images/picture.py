@@ -6,9 +6,10 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,8 +20,11 @@ from torch import Tensor
 
 from attrib.errors import ImageError
 from attrib.files import Stored
+from attrib.transfer import Sent
 
 __all__ = ["MAX_PIXELS", "Picture", "PictureLike", "as_batch", "read_image"]
+
+T = TypeVar("T")
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,11 +51,13 @@ class Picture:
         pixels: In [0, 255], on any device.
         orientation: EXIF orientation (1 to 8) that was undone.
         name: Path or place of the file, or empty.
+        sent: The pixels on their way to a GPU, where a `Reader` has sent them ahead.
     """
 
     pixels: UInt8[Tensor, "3 H W"]
     orientation: int = 1
     name: str = ""
+    sent: Sent | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = tuple(self.pixels.shape), self.pixels.dtype
@@ -92,16 +98,27 @@ def read_image(picture: PictureLike, *, max_pixels: int = MAX_PIXELS) -> Picture
             unusable shape, type or range.
         InputError: a shard or URL cannot be read.
     """
+    return read_by(picture, partial(decoded, max_pixels=max_pixels))
+
+
+def read_by(picture: object, decode: Callable[[Image.Image, str], T]) -> T | Picture:
+    """Read as `read_image` does, but let `decode` make something of image files and PIL images.
+
+    Args:
+        picture: As for `read_image`.
+        decode: Gets an image, of which no more than the header has been read, and what to call it.
+    """
     if isinstance(picture, Picture):
         return picture
     if isinstance(picture, str | os.PathLike):
-        return _read_file(os.fspath(picture), max_pixels)
+        return _read_file(os.fspath(picture), decode)
     if isinstance(picture, bytes):
-        return _read_stream(io.BytesIO(picture), f"a picture of {len(picture)} bytes", max_pixels)
+        return decode(*_opened(io.BytesIO(picture), f"a picture of {len(picture)} bytes"))
     if isinstance(picture, Image.Image):
-        return _decode(picture, f"a PIL image of mode {picture.mode}", max_pixels)
+        return decode(picture, f"a PIL image of mode {picture.mode}")
     if isinstance(picture, Stored):
-        return _named(_read_stream(io.BytesIO(picture.fetch()), str(picture), max_pixels), picture)
+        found = decode(*_opened(io.BytesIO(picture.fetch()), str(picture)))
+        return _named(found, picture)
     if isinstance(picture, np.ndarray):
         return Picture(pixels=_from_numpy(picture))
     if isinstance(picture, Tensor):
@@ -130,31 +147,31 @@ def as_batch(
     return list(cast(Iterable[PictureLike], pictures)), False
 
 
-def _read_file(path: str, max_pixels: int) -> Picture:
+def _read_file(path: str, decode: Callable[[Image.Image, str], T]) -> T:
     if path.startswith(("http://", "https://")):
         raise ImageError(f"{path} is a URL; URLs are not fetched: download it and pass the file")
     try:
         with open(path, "rb") as stream:
-            picture = _read_stream(stream, repr(path), max_pixels)
+            found = decode(*_opened(stream, repr(path)))
     except FileNotFoundError as error:
         raise ImageError(f"{path!r} does not exist") from error
     except IsADirectoryError as error:
         raise ImageError(f"{path!r} is a folder; pass the pictures in it") from error
     except OSError as error:
         raise ImageError(f"{path!r} cannot be opened: {error}") from error
-    return _named(picture, path)
+    return _named(found, path)
 
 
-def _named(picture: Picture, place: object) -> Picture:
-    return Picture(pixels=picture.pixels, orientation=picture.orientation, name=str(place))
+def _named(found: T, place: object) -> T:
+    return replace(found, name=str(place))  # type: ignore[type-var]
 
 
-def _read_stream(stream: io.BufferedReader | io.BytesIO, what: str, max_pixels: int) -> Picture:
+def _opened(stream: io.BufferedReader | io.BytesIO, what: str) -> tuple[Image.Image, str]:
     try:
         # Pillow would warn from half of max_pixels on; changing warning filters needs the lock.
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(stream)
+            return Image.open(stream), what
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{what} was not decoded: {error} Shrink it, or raise both max_pixels and "
@@ -165,34 +182,41 @@ def _read_stream(stream: io.BufferedReader | io.BytesIO, what: str, max_pixels: 
         why = "is empty" if empty else "is in no picture format that Pillow reads"
         raise ImageError(f"{what} {why}; pass e.g. a JPEG or PNG") from error
     except Exception as error:  # Pillow's plugins raise whatever a damaged header leads to
-        raise ImageError(_damaged(what, error)) from error
-    return _decode(image, what, max_pixels)
+        raise ImageError(damaged(what, error)) from error
 
 
-def _decode(image: Image.Image, what: str, max_pixels: int) -> Picture:
+def refuse_large(image: Image.Image, what: str, max_pixels: int) -> None:
+    """Raise `ImageError` for an image of more pixels, told from its header."""
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(
             f"{what} has {width} x {height} pixels, more than max_pixels={max_pixels}, and was "
             "not decoded; shrink it, or raise the limit if you trust it"
         )
+
+
+def decoded(image: Image.Image, what: str, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Let Pillow decode an image; see `read_image`."""
+    refuse_large(image, what, max_pixels)
     try:
-        orientation = _orientation(image)  # asked twice: a TIFF undoes its own while it loads
+        orientation = orientation_of(image)  # asked twice: a TIFF undoes its own while it loads
         image.load()
-        undo = _UPRIGHT.get(_orientation(image))
+        undo = _UPRIGHT.get(orientation_of(image))
         array = _pil_array(image if undo is None else image.transpose(undo))
         return Picture(pixels=_from_numpy(array), orientation=orientation)
     except ImageError as error:
         raise ImageError(f"{what} cannot be used: {error}") from error
     except Exception as error:  # Pillow's decoders raise whatever damaged data leads to
-        raise ImageError(_damaged(what, error)) from error
+        raise ImageError(damaged(what, error)) from error
 
 
-def _damaged(what: str, error: Exception) -> str:
+def damaged(what: str, error: Exception) -> str:
+    """Say that a file cannot be decoded."""
     return f"{what} is damaged or incomplete: {type(error).__name__}: {error}"
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
     except (SyntaxError, ValueError):

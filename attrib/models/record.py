@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from attrib.images import Decode
 from attrib.models.classifier import SpatialClassifier
 from attrib.models.output import spelled
 from attrib.types import Fit
@@ -69,9 +70,10 @@ def identity(classifier: SpatialClassifier) -> dict[str, Any]:
 class ModelRecord:
     """What made an explanation, for its files. Weights are hashed when first asked for."""
 
-    def __init__(self, classifier: SpatialClassifier, fit: Fit) -> None:
+    def __init__(self, classifier: SpatialClassifier, fit: Fit, decode: Decode = "pillow") -> None:
         self._model, self._output = classifier.model, classifier.output
         self._precision = classifier.precision
+        self._decode = decode
         self.spec = replace(classifier.spec, fit=fit)
 
     @cached_property
@@ -98,6 +100,7 @@ class ModelRecord:
                 "interpolation": spec.interpolation,
                 "mean": list(spec.mean),
                 "std": list(spec.std),
+                **({} if self._decode == "pillow" else {"decode": "torchvision"}),
             },
             "versions": {p: version(p) for p in packages} | {"python": platform.python_version()},
         }

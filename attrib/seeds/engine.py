@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from attrib.ahead import READERS, read_ahead
 from attrib.datasets.labelled import LabelledSample
 from attrib.errors import AttribError, InputError, in_one_line
+from attrib.images import Decode
 from attrib.methods import Method
 from attrib.models import SpatialClassifier
 from attrib.seeds.formats import FORMATS, Seed
@@ -51,16 +52,18 @@ class SeedTask:
         method: With its other pictures, if it wants any.
         options: What to make.
         files: Where to put it.
+        decode: Who decodes JPEG files.
     """
 
     classifier: SpatialClassifier
     method: Method
     options: SeedOptions
     files: SeedOutput
+    decode: Decode = "pillow"
 
     def maker(self) -> SeedMaker:
         """Return what makes the seeds, ready on the classifier's device."""
-        return SeedMaker(self.classifier, self.method, self.options)
+        return SeedMaker(self.classifier, self.method, self.options, self.decode)
 
 
 @runtime_checkable

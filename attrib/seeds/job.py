@@ -100,6 +100,7 @@ def make_seeds(
         method=_with_pool(explainer, dataset),
         options=options,
         files=_files(dataset, out, options, pack),
+        decode=explainer.decode,
     )
     deal = engine.ready(task)
     index, count = shard
@@ -240,7 +241,14 @@ def _facts(
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in chosen.items()},
         "device": engine.device_type(classifier),
         "versions": {name: version(name) for name in VERSIONS},
+        **_decoder(explainer),
     } | ({} if pack is None else {"pack": pack})
+
+
+def _decoder(explainer: Explainer) -> dict[str, str]:
+    """Say who decodes JPEGs where the device is, if it is not the Pillow of `versions`."""
+    decoder = f"torchvision {version('torchvision')}"
+    return {} if explainer.decode == "pillow" else {"decode": decoder}
 
 
 def _finish(dataset: LabelledDataset, out: Path, options: SeedOptions, journal: Journal) -> bool:

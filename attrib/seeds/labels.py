@@ -27,7 +27,7 @@ def label_map(
 
     Args:
         maps: One per class of the picture, each divided by its maximum; may be none.
-        keys: Their classes, numbered from 0 without background.
+        keys: Their classes, numbered from 0 without background; on the CPU they are checked there.
         threshold: The constant background.
         alpha: Positive; takes the place of `threshold`.
 
@@ -114,4 +114,5 @@ def _strongest(
     best, index = maps.max(0)
     if best.isnan().any():
         raise InputError(f"the maps of classes {keys.tolist()} hold NaN; nothing exceeds NaN")
-    return best, (keys.to(maps.device) + 1).to(torch.uint8)[index]
+    numbers = (keys + 1).to(torch.uint8).to(maps.device, non_blocking=True)
+    return best, numbers[index]

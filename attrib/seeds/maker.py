@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from attrib import surgery
 from attrib.datasets.labelled import LabelledSample
 from attrib.errors import InputError
-from attrib.images import Picture, read_image
+from attrib.images import Decode, Picture, Reader, pixels_on, read_image
 from attrib.localize import largest_component
 from attrib.localize.pamr import pamr
 from attrib.methods import RIB, Method
@@ -23,6 +24,7 @@ from attrib.seeds.formats import Seed
 from attrib.seeds.labels import affinity_label, label_map, with_saliency
 from attrib.seeds.maps import SeedMaps, aggregate, seed_views
 from attrib.seeds.options import SeedOptions
+from attrib.transfer import Sent, to_host
 from attrib.types import Targets
 
 __all__ = ["SeedMaker", "views_of"]
@@ -53,44 +55,52 @@ class SeedMaker:
         classifier: The model, split; not changed.
         method: Any; its positive evidence is summed over scales and mirror images.
         options: What to make.
+        decode: Who decodes JPEG files.
 
     Raises:
         InputError: scales or flips are given for a method that has its own.
     """
 
-    def __init__(self, classifier: SpatialClassifier, method: Method, options: SeedOptions) -> None:
+    def __init__(
+        self,
+        classifier: SpatialClassifier,
+        method: Method,
+        options: SeedOptions,
+        decode: Decode = "pillow",
+    ) -> None:
         self._classifier, self._options = classifier, options
+        self._reader = Reader(classifier.device, decode)
         self._scales, self._flip = views_of(method, options)
         if isinstance(method, RIB):
             self._sums = _rib_sums(classifier, method)
         else:
             self._sums = _plain_sums(classifier, method)
 
-    def read(self, sample: LabelledSample) -> tuple[Picture, list[Tensor], Tensor | None]:
-        """Read a picture and make its views, on the CPU; can be called from other threads.
+    def read(self, sample: LabelledSample) -> tuple[Picture, list[Sent], Tensor | None]:
+        """Read a picture and send its views to the model; can be called from other threads.
 
         Returns:
             The picture, its views, and its saliency mask if there are such masks.
         """
-        picture, spec = read_image(sample.picture), self._classifier.spec
+        picture, spec = self._reader.read(sample.picture), self._classifier.spec
         base = spec.input_size if self._options.fit == "squash" else None
-        views = seed_views(picture, spec, self._scales, flip=self._flip, size=base)
-        if self._classifier.device.type == "cuda":
-            views = [view.pin_memory() for view in views]
-        return picture, views, self._saliency(sample.id, picture)
+        with self._reader.send.aside():
+            views = seed_views(picture, spec, self._scales, flip=self._flip, size=base)
+        *sent, own = self._reader.send([*views, picture.pixels])
+        return replace(picture, sent=own), sent, self._saliency(sample.id, picture)
 
     def __call__(
         self,
         sample: LabelledSample,
         picture: Picture,
-        views: Sequence[Float[Tensor, "_r _ _h _w"]],
+        views: Sequence[Sent],
         salient: Bool[Tensor, "_H _W"] | None = None,
     ) -> Seed:
         """Make the seed of a picture that has been read; only the result leaves the device."""
         classifier, options = self._classifier, self._options
         size = (picture.pixels.shape[1], picture.pixels.shape[2])
-        keys = torch.tensor(sample.labels, dtype=torch.int64, device=classifier.device)
-        maps, scores = _nothing(size, classifier.device), keys.new_zeros(0).float()
+        keys = torch.tensor(sample.labels, dtype=torch.int64)
+        maps, scores = _nothing(size, classifier.device), torch.zeros(0)
         if len(keys):
             maps, scores = self._maps(sample, picture, views, keys, size)
         label = label_map(maps.high_res, keys, threshold=options.threshold, alpha=options.alpha)
@@ -103,7 +113,7 @@ class SeedMaker:
         return Seed(
             id=sample.id,
             size=size,
-            maps=SeedMaps(keys=keys.cpu(), cam=maps.cam.cpu(), high_res=maps.high_res.cpu()),
+            maps=SeedMaps(keys=keys, cam=maps.cam.cpu(), high_res=maps.high_res.cpu()),
             label=label.cpu(),
             affinity=affinity.cpu(),
             scores=tuple(scores.tolist()),
@@ -114,20 +124,19 @@ class SeedMaker:
         self,
         sample: LabelledSample,
         picture: Picture,
-        views: Sequence[Tensor],
+        views: Sequence[Sent],
         keys: Int[Tensor, " n"],
         size: tuple[int, int],
     ) -> tuple[SeedMaps, Float[Tensor, " n"]]:
         classifier = self._classifier
-        labels = torch.zeros(classifier.num_classes, dtype=torch.bool, device=keys.device)
+        labels = torch.zeros(classifier.num_classes, dtype=torch.bool)
         labels[keys] = True
         kind = surgery.dtype_of(classifier.model)
-        moved = [view.to(keys.device, kind, non_blocking=True) for view in views]
-        sums, logits = self._sums(moved, labels, sample.id)
+        sums, logits = self._sums([view.here().to(kind) for view in views], labels, sample.id)
         maps = aggregate(sums, labels, size)
         if self._options.refine == "pamr":
             maps = _refined(maps, picture)
-        return maps, classifier.spec.probabilities(logits)[keys]
+        return maps, classifier.spec.probabilities(logits)[maps.keys]
 
     def _saliency(self, seed_id: str, picture: Picture) -> Bool[Tensor, "H W"] | None:
         folder = self._options.saliency
@@ -149,7 +158,8 @@ def _rib_sums(classifier: SpatialClassifier, method: RIB) -> Sums:
         views: Sequence[Tensor], labels: Bool[Tensor, " c"], key: str
     ) -> tuple[list[Tensor], Tensor]:
         logits = classifier.forward(views[0][:1]).logits[0]
-        return list(runner(views, labels, key).sums), logits
+        there = labels.to(logits.device, non_blocking=True)
+        return list(runner(views, there, key).sums), logits
 
     return sums
 
@@ -161,14 +171,14 @@ def _plain_sums(classifier: SpatialClassifier, method: Method) -> Sums:
         keys = labels.nonzero().flatten()
         out, logits = [], None
         for view in views:
-            rows = torch.arange(len(view), device=keys.device).repeat_interleave(len(keys))
+            rows = torch.arange(len(view)).repeat_interleave(len(keys))
             pairs = Targets(image=rows, label=keys.repeat(len(view)))
             found = method.attribute(classifier, view, pairs)
             logits = found.logits[0] if logits is None else logits
             maps = found.maps.relu().unflatten(0, (len(view), len(keys)))
             total = maps[0] + maps[1].flip(2) if len(maps) == 2 else maps[0]
             every = total.new_zeros(len(labels), *total.shape[1:])
-            out.append(every.index_copy(0, keys, total))
+            out.append(every.index_copy(0, keys.to(total.device, non_blocking=True), total))
         if logits is None:
             raise InputError("a picture needs one view at least")
         return out, logits
@@ -177,12 +187,12 @@ def _plain_sums(classifier: SpatialClassifier, method: Method) -> Sums:
 
 
 def _nothing(size: tuple[int, int], device: torch.device) -> SeedMaps:
-    no_class = torch.zeros(1, dtype=torch.bool, device=device)
+    no_class = torch.zeros(1, dtype=torch.bool)
     return aggregate([torch.zeros(1, 1, 1, device=device)], no_class, size)
 
 
 def _refined(maps: SeedMaps, picture: Picture) -> SeedMaps:
-    image = picture.pixels[None].to(maps.high_res.device, maps.high_res.dtype)
+    image = pixels_on(picture, maps.high_res.device)[None].to(maps.high_res.dtype)
     high_res = pamr(image, maps.high_res[None])
     cam = F.interpolate(high_res, size=maps.cam.shape[1:], mode="bilinear", antialias=True)
     return SeedMaps(keys=maps.keys, cam=cam[0], high_res=high_res[0])
@@ -192,7 +202,8 @@ def _boxes(
     maps: Float[Tensor, "n H W"], threshold: float
 ) -> tuple[tuple[float, float, float, float] | None, ...]:
     found = largest_component(maps > threshold)
-    rows = zip(found.boxes.tolist(), found.areas.tolist(), strict=True)
+    boxes, areas = to_host(found.boxes, found.areas)
+    rows = zip(boxes.tolist(), areas.tolist(), strict=True)
     return tuple(
         (float(a), float(b), float(c), float(d)) if n else None for (a, b, c, d), n in rows
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from attrib.images import Picture
+from attrib.images import Picture, resample
 from attrib.types import ModelSpec
 
 __all__ = ["SeedMaps", "aggregate", "seed_views"]
@@ -44,12 +44,13 @@ def seed_views(
     *,
     flip: bool = True,
     size: tuple[int, int] | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> list[Float[Tensor, "_r 3 _h _w"]]:
     """Make the views of a picture at several sizes, at its own aspect ratio.
 
     Each is resized by Pillow's bicubic filter on 8 bits, as the published pipelines do, then
-    normalised; sides are rounded to the nearest pixel, halves to the even one.
+    normalised; sides are rounded to the nearest pixel, halves to the even one. A picture that is on
+    a GPU is resized there by the same filter, whose results may differ by rounding.
 
     Args:
         picture: Upright.
@@ -57,23 +58,35 @@ def seed_views(
         scales: Fractions of the picture's size.
         flip: Add the mirror image as a second row.
         size: `(h, w)` to take for the picture's own; changes its aspect ratio.
-        device: Where the views are wanted.
+        device: Where the views are wanted; None for where they are made.
     """
-    pixels = Image.fromarray(picture.pixels.permute(1, 2, 0).cpu().numpy())
-    table = _table(spec)
-    w, h = pixels.size if size is None else size[::-1]
-    views = []
-    for scale in scales:
-        wanted = (max(1, round(w * scale)), max(1, round(h * scale)))
-        resized = pixels
-        if pixels.size != wanted:
-            resized = pixels.resize(wanted, Image.Resampling.BICUBIC)
+    h, w = (picture.pixels.shape[1], picture.pixels.shape[2]) if size is None else size
+    sizes = [(max(1, round(h * scale)), max(1, round(w * scale))) for scale in scales]
+    views = _by_torch if picture.pixels.is_cuda else _by_pillow
+    images = [image.to(device) for image in views(picture.pixels, sizes, _table(spec))]
+    return [torch.stack([image, image.flip(2)] if flip else [image]) for image in images]
+
+
+def _by_pillow(
+    pixels: UInt8[Tensor, "3 H W"], sizes: Sequence[tuple[int, int]], table: NDArray[np.float32]
+) -> Iterator[Float[Tensor, "3 _h _w"]]:
+    picture = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    for h, w in sizes:
+        resized = picture
+        if picture.size != (w, h):
+            resized = picture.resize((w, h), Image.Resampling.BICUBIC)
         planes = np.moveaxis(np.asarray(resized), 2, 0)
-        image = torch.from_numpy(
-            np.stack([row[plane] for row, plane in zip(table, planes, strict=True)])
-        ).to(device)
-        views.append(torch.stack([image, image.flip(2)] if flip else [image]))
-    return views
+        rows = [row[plane] for row, plane in zip(table, planes, strict=True)]
+        yield torch.from_numpy(np.stack(rows))
+
+
+def _by_torch(
+    pixels: UInt8[Tensor, "3 H W"], sizes: Sequence[tuple[int, int]], table: NDArray[np.float32]
+) -> Iterator[Float[Tensor, "3 _h _w"]]:
+    rows = torch.from_numpy(table).to(pixels.device, non_blocking=True)
+    for h, w in sizes:
+        resized = resample(resample(pixels, 1, w, "bicubic"), 0, h, "bicubic")
+        yield torch.stack([row[plane.int()] for row, plane in zip(rows, resized, strict=True)])
 
 
 def _table(spec: ModelSpec) -> NDArray[np.float32]:
@@ -93,7 +106,7 @@ def aggregate(
         labels: The picture's classes, multi-hot.
         size: `(H, W)` of the picture.
     """
-    keys = labels.nonzero().flatten()
+    keys = labels.nonzero().flatten().to(sums[0].device, non_blocking=True)
     strided = tuple((side - 1) // STRIDED + 1 for side in size)
     padded = tuple(PADDED * ((side - 1) // PADDED + 1) for side in size)
     cam, high_res = (_total(sums, keys, s) for s in (strided, padded))
