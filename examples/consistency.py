@@ -2,7 +2,7 @@ r"""Score methods by AIB's interpretability score: do maps stay where prediction
 
 python examples/consistency.py
 python examples/consistency.py --data splits=cifar10-jpeg.zip --count 32 --few 4 \
-    --model local-dir:mobilenetv2_imagenet --model aib:out/network.safetensors
+    --model local-dir:mobilenetv2_imagenet --model aib:out/network.safetensors --thetas .85 .9 .95
 
 Pictures are of one of the data sets that `attrib fit aib-network` takes, NAME=ROOT; without one
 scenes are rendered. Windows are given in pixels of a 32-pixel picture and grow with larger ones;
@@ -20,7 +20,7 @@ import torch
 import attrib
 from attrib.bottleneck.aib_classifier import NetworkClassifier
 from attrib.datasets import Scenes, picture_set
-from attrib.errors import InputError, SplitError
+from attrib.errors import InputError, ModelError
 from attrib.images import Picture, preprocess
 from attrib.methods import METHODS, untrained
 from attrib.metrics.consistency import Frequencies, Looks, Window, agreement, looks_of
@@ -28,8 +28,23 @@ from attrib.registry import format_spec
 
 WINDOWS = [4, 8, 12, 16]
 SIDE = 32
-SLOW = ["iba", "rib"]
-"""Methods that take seconds per picture; they get --few pictures."""
+SLOW = [
+    "ablationcam",
+    "feature-ablation",
+    "gradient-shap",
+    "iba",
+    "integrated-gradients",
+    "kernel-shap",
+    "lime",
+    "occlusion",
+    "rib",
+    "scorecam",
+    "shapley-sampling",
+    "smoothgrad",
+]
+"""Methods of many passes per picture; they get --few pictures."""
+AROUND = ["captum", "fuse", "smooth", "tta"]
+"""What is nothing without another method."""
 QUICK = ["cam", "infocam", "infocam+", "gradcam", "gradcam++", "hirescam", "layercam"]
 
 
@@ -42,7 +57,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=4, help="pictures for slow methods")
     parser.add_argument("--model", action="append", help="several are scored one after the other")
     parser.add_argument("--methods", help="specs separated by spaces; all that are usable")
-    parser.add_argument("--theta", type=float, default=0.9)
+    parser.add_argument("--thetas", type=float, nargs="+", default=[0.9], help="cosines")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -51,7 +66,7 @@ def main() -> None:
     kinds = modifications(min(pictures.shape[2:]), arguments.seed, fill)
     print(
         f"{len(pictures)} pictures of {tuple(pictures.shape[2:])}; percent of maps with a cosine "
-        f"of {arguments.theta:g} or more, of the pictures whose prediction stayed"
+        "of theta or more, of the pictures whose prediction stayed"
     )
     for name in arguments.model or ["demo"]:
         model = attrib.load_model(name)
@@ -63,7 +78,7 @@ def main() -> None:
 
 def table(model, names, pictures, kinds, arguments) -> None:
     spec, stayed = attrib.split(model, need="features").spec, []
-    print(f"\n{spec.name}\n{'':>22}" + "".join(f"{n:>7}" for n in (*kinds, "other", "flat")))
+    print(f"\n{spec.name}\n{'theta':>28}" + "".join(f"{n:>7}" for n in (*kinds, "other", "flat")))
     for name in names:
         method = METHODS.make(name)
         few = method.name in SLOW and arguments.few < len(pictures)
@@ -71,31 +86,38 @@ def table(model, names, pictures, kinds, arguments) -> None:
         started = time.process_time()
         try:
             explainer = attrib.Explainer(model, at_attention(model, method))
-            found = scores(look_of(explainer), chosen, kinds, arguments.theta)
-        except SplitError as error:
+            found = scores(look_of(explainer), chosen, kinds, arguments.thetas)
+        except (ModelError, InputError) as error:
             print(f"{name:>22}  not usable: {str(error)[:60]}...")
             continue
-        percent = "".join(f"{f.scores[0]:7.1f}" for f in found)
-        flat = sum(f.unusable for f in found[:-1])
-        note = f"  {len(chosen)} pictures" if few else ""
-        seconds = time.process_time() - started
-        print(f"{name:>22}{percent}{flat:7}  {seconds:5.0f} s{note}", flush=True)
+        note = f"  {time.process_time() - started:5.0f} s" + few * f"  {len(chosen)} pictures"
+        print_rows(name, arguments.thetas, found, note)
         if not few:
             stayed = [int(f.same.sum()) for f in found[:-1]]
-    print(f"{'prediction stayed':>22}" + "".join(f"{count:7}" for count in stayed))
+    print(f"{'prediction stayed':>28}" + "".join(f"{count:7}" for count in stayed))
 
 
-def scores(look, pictures, kinds, theta):
+def print_rows(name, thetas, found, note):
+    """Print a row per threshold."""
+    flat = sum(f.unusable for f in found[:-1])
+    for i, theta in enumerate(thetas):
+        percent = "".join(f"{f.scores[i]:7.1f}" for f in found)
+        first = f"{flat:7}{note}" if i == 0 else ""
+        print(f"{'' if i else name:>22}{theta:6g}{percent}{first}", flush=True)
+
+
+def scores(look, pictures, kinds, thetas):
     """Compare maps before and after each modification, and last with another picture's."""
     before = looks_of(look, pictures, 16)
     changed = [looks_of(look, modify(pictures), 16) for modify in kinds.values()]
     changed.append(Looks(maps=before.maps.roll(1, 0), predictions=before.predictions))
-    return [agreement(before, after, [theta]) for after in changed]
+    return [agreement(before, after, thetas) for after in changed]
 
 
 def usable(model) -> list[str]:
     own = isinstance(model, NetworkClassifier) and model.attends
-    return (["aib"] if own else []) + sorted(untrained(), key=lambda name: name in SLOW)
+    names = [name for name in untrained() if name not in AROUND]
+    return (["aib"] if own else []) + sorted(names, key=lambda name: name in SLOW)
 
 
 def at_attention(model, method):
