@@ -162,7 +162,7 @@ def main() -> None:
         print(f"{whole_accuracy(before, test):.1%} right on whole pictures after the warm-up")
     print(history(report))
     scores = mask_statistics(model, test.images, test.labels, test.regions, seed=args.seed)
-    print(table(scores, args, len(test)))
+    print(table(scores, args, test))
     with replacing(out / "masks.png") as temporary:
         draw(temporary, test, scores)
     print(f"wrote {out} after {time.perf_counter() - started:.0f} s")
@@ -250,13 +250,22 @@ def history(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def table(scores: MaskStatistics, args: argparse.Namespace, count: int) -> str:
+def seen_light(data: RegionPictures, scores: MaskStatistics) -> tuple[float, float]:
+    """Return the share of the brightness in all regions that is seen, and of that outside."""
+    light = data.images.mean(1)
+    seen = light * scores.probability[:, 0]
+    inside, outside = ((seen[at].sum() / light[at].sum()) for at in (data.regions, ~data.regions))
+    return inside.item(), outside.item()
+
+
+def table(scores: MaskStatistics, args: argparse.Namespace, data: RegionPictures) -> str:
     """Lay out the scores; the paper's stand beside those it gives."""
     experiment = DATA[args.data]
     published = "94 %" if args.objective == "cmi" else experiment.published
     if args.objective == "cmi" and args.data != "anchors":
         published = "-"
     grown = WORST[args.randomise] if args.data == "anchors" and args.objective == "ib" else "-"
+    within, beyond = seen_light(data, scores)
     rows = [
         ("accuracy under the likeliest mask", f"{scores.accuracy_likely:.1%}", published),
         ("accuracy under drawn masks", f"{scores.accuracy:.1%}", published),
@@ -265,13 +274,15 @@ def table(scores: MaskStatistics, args: argparse.Namespace, count: int) -> str:
         ("accuracy from the mask's area alone", f"{scores.area_accuracy:.1%}", "-"),
         ("l1 of the mask per pixel in the region", f"{scores.inside:.3f}", "-"),
         ("l1 of the mask per pixel outside", f"{scores.outside:.3f}", "-"),
+        ("brightness seen in the region", f"{within:.1%}", "-"),
+        ("brightness seen outside", f"{beyond:.1%}", "-"),
         (
             "V in nats",
             f"{scores.vae:.1f}",
             f"{ARCHITECTURES[experiment.architecture].target:g} (its goal)",
         ),
     ]
-    lines = [f"{f'{count} test pictures':42}{'here':>10}  paper"]
+    lines = [f"{f'{len(data)} test pictures':42}{'here':>10}  paper"]
     lines += [f"{name:42}{value:>10}  {paper}" for name, value, paper in rows]
     areas = "  ".join(f"{label}: {area:.3f}" for label, area in enumerate(scores.area.tolist()))
     return "\n".join([*lines, f"share of seen pixels by class  {areas}"])
