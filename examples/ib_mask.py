@@ -136,7 +136,13 @@ DATA = {
         FREE,
     ),
     "two-digits": Experiment(several(2), "multi-digit", "95 %", SEVERAL, HARD),
-    "four-digits": Experiment(several(4), "multi-digit", "90 %", SEVERAL, HARD),
+    "four-digits": Experiment(
+        several(4),
+        "multi-digit",
+        "90 %",
+        replace(SEVERAL, warm_up=16, most=1.0),
+        HARD,
+    ),
     "anchors": Experiment(amid_anchors, "multi-digit", "99 %", ANCHORS, HARD),
     "svhn": Experiment(
         numbers_of_digits,
