@@ -216,6 +216,18 @@ def test_hidden_pixels_say_nothing():
     assert masked(images, mask).shape == (2, 4, 4, 4)
 
 
+def test_to_an_untaught_classifier_hidden_is_black():
+    model = MaskModel(SMALL, channels=1, classes=2)
+    images, mask = torch.rand(2, 1, 16, 16), (torch.rand(2, 1, 16, 16) > 0.5).float()
+    whole = torch.ones_like(mask)
+    seen = model.classify(images, mask)
+    torch.testing.assert_close(seen, model.classify(images * mask, whole))
+    next(model.classifier.parameters()).data[:, 1:] = 1.0
+    assert not torch.allclose(seen, model.classify(images, mask))
+    given = torch.cat([images * mask, mask - 1], 1)
+    torch.testing.assert_close(model.classify(images, mask), model.classifier(given))
+
+
 def test_random_rectangles_only_add():
     images = torch.zeros(3000, 1, 24, 30)
     rectangle = random_rectangles(images, generator())

@@ -135,6 +135,7 @@ class MaskModel(nn.Module):
         self.classifier = LineNet(
             architecture.classifier, (channels + 1, *grid), outputs=classes, relu6=True
         )
+        nn.init.zeros_(next(self.classifier.parameters()).data[:, channels:])
         parts = _autoencoders(architecture, channels, classes, options)
         bias = list(parts["shape" if options.objective == "cmi" else "seen"].parameters())[-1].data
         bias[0] = options.first_logit  # an autoencoder that expects noise rewards it at first
@@ -144,21 +145,18 @@ class MaskModel(nn.Module):
     def begin_mask(self) -> None:
         """Give the mask network's first layers the classifier's weights, as far as they are alike.
 
-        Its first layer takes those of the picture's channels, and what an open mask adds as bias.
+        Its first layer takes those of the picture's channels; an open mask adds nothing to them.
         """
         own, others = (
             [step for step in net.steps if isinstance(step, nn.Conv2d)]
             for net in (self.mask, self.classifier)
         )
-        for index, (mine, given) in enumerate(zip(own, others, strict=False)):
-            weight, bias = given.weight, cast(Tensor, given.bias)
-            if index == 0:
-                bias = bias + weight[:, self.channels :].sum((1, 2, 3))
-                weight = weight[:, : self.channels]
+        for mine, given in zip(own, others, strict=False):
+            weight = given.weight[:, : self.channels] if mine is own[0] else given.weight
             if mine.weight.shape != weight.shape or mine is own[-1]:
                 break
             mine.weight.copy_(weight)
-            cast(Tensor, mine.bias).copy_(bias)
+            cast(Tensor, mine.bias).copy_(cast(Tensor, given.bias))
 
     def mask_logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         """Return the logit of the probability that a pixel is seen, within the bound."""
@@ -167,8 +165,14 @@ class MaskModel(nn.Module):
     def classify(
         self, images: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 h w"]
     ) -> Float[Tensor, "b _classes"]:
-        """Return the class logits of what a mask leaves of the pictures."""
-        return self.classifier(masked(images, mask))  # type: ignore[no-any-return]
+        """Return the class logits of what a mask leaves of the pictures.
+
+        The classifier is given the mask less one, with weights that begin at zero: an open mask
+        adds nothing, a hidden pixel is black at first, and both are told apart where that helps.
+        The paper gives it the mask itself; then weights that whole pictures never teach make noise
+        of every hidden pixel.
+        """
+        return self.classifier(masked(images, mask, shift=1))  # type: ignore[no-any-return]
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _classes"]:
         """Return the class logits under each picture's most likely Boolean mask."""

@@ -161,10 +161,13 @@ def sample_mask(
 
 
 def masked(
-    images: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 h w"]
+    images: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 h w"], *, shift: float = 0
 ) -> Float[Tensor, "b _k h w"]:
-    """Hide pixels and append the mask as one more channel, so that black is not hidden: eq. 5."""
-    return torch.cat([images * mask, mask], 1)
+    """Hide pixels and append the mask, less a shift, as one more channel: eq. 5.
+
+    So black is told from hidden.
+    """
+    return torch.cat([images * mask, mask - shift], 1)
 
 
 def random_rectangles(

@@ -121,7 +121,7 @@ def _warm_up(
     run: Callable[..., dict[str, Any]],
 ) -> None:
     config, first = pictures.config, pictures.images[:SAMPLE].to(surgery.device_of(model))
-    settle(model.classifier, masked(first, torch.ones_like(first[:, :1])))
+    settle(model.classifier, masked(first, torch.ones_like(first[:, :1]), shift=1))
     settle(model.mask, first, last=False)
     task = _Task(
         model=model,
