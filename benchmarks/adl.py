@@ -2,8 +2,8 @@
 
 `python benchmarks/adl.py --root CUB_200_2011 --model local-dir:FOLDER --out out` goes on training a
 MobileNetV2 of timm for these classes, its last blocks alone, and writes `out/adl` and `out/plain`;
-`python benchmarks/infocam.py --model local-dir:out/adl` then makes the table of each. What is
-stopped goes on.
+`python benchmarks/infocam.py --root CUB_200_2011 --model local-dir:out/plain --model
+local-dir:out/adl` then makes the table of both. What is stopped goes on.
 """
 
 from __future__ import annotations

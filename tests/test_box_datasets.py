@@ -181,3 +181,12 @@ def test_a_picture_once_per_class(tmp_path):
     assert (sample.id, sample.label) == ("p#cat", 7)
     assert sample.boxes.tolist() == [[2, 3, 20, 30]]  # counted from 1, ends included
     assert torch.equal(sample.mask, torch.tensor([[0, 1, 255, 0]], dtype=torch.uint8))
+
+
+def test_a_csv_of_boxes_names_the_picture_of_an_unknown_class(tmp_path):
+    for name in "xyz":
+        picture(tmp_path / f"{name}.png")
+    table = tmp_path / "boxes.csv"
+    text(table, "path,label,x0,y0,x1,y1\nx.png,cat,1,2,3,4\ny.png,cow,1,2,3,4\nz.png,cow,1,2,3,4\n")
+    with pytest.raises(InputError, match=r"boxes\.csv: 'cow' of y\.png is no class"):
+        BoxList(tmp_path, table, classes=["cat", "dog"])

@@ -298,6 +298,16 @@ def test_a_picture_that_cannot_be_read_is_left_out(paths, tmp_path):
     assert "could not be read" in (found.save(tmp_path / "x.html")).read_text()
 
 
+def test_pictures_none_of_which_can_be_read_are_an_error(tmp_path):
+    broken = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"none of 2 pictures .*a\.png.* no picture format"):
+        attrib.compare("demo", broken, ["cam"], metrics=["sparseness"])
+    with pytest.raises(InputError, match="none of 2 pictures could be read"):
+        attrib.compare("demo", broken, ["cam"], metrics=[], work=tmp_path / "work")
+
+
 def test_records_survive_the_journal(found):
     for record in found.pictures:
         line = json.loads(json.dumps(record.to_dict()))

@@ -327,9 +327,10 @@ def test_cub_agrees_with_independent_figures(shared, method, tmp_path):
     known, top1 = CUB_REFERENCE[method]
     assert found["images"] == 702
     figures = found["protocols"]["infocam"]
-    assert figures["gt_known_loc"] == pytest.approx(known, abs=1.0)
-    assert figures["top1_loc"] == pytest.approx(top1, abs=1.0)
-    assert found["top1_acc"] == pytest.approx(73.08, abs=0.5)
+    two = 0.3  # pictures: the figures were made with another rounding of resized pixels
+    assert figures["gt_known_loc"] == pytest.approx(known, abs=two)
+    assert figures["top1_loc"] == pytest.approx(top1, abs=two)
+    assert found["top1_acc"] == pytest.approx(73.08, abs=two)
 
 
 def test_cub_sample_localises_better_with_infocam_plus(shared):

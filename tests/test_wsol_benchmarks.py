@@ -29,10 +29,17 @@ def test_sweep_beside_the_loop(tmp_path):
 def test_ablation(tmp_path):
     file = tmp_path / "rows.json"
     options = ("--dataset", "scenes", "--limit", 2, "--json", file)
+    options += ("--model", "demo", "--model", "demo")
     text = run("infocam.py", *options)
-    rows = json.loads(file.read_text())
+    rows = json.loads(file.read_text())["demo"]
     assert len(rows) == 6
     assert all(row["images"] == 2 for row in rows.values())
+    assert "Top-5" in text
+    lines = [line.split() for line in text.splitlines()[2:]]
+    assert lines[:6] == lines[6:]
+    assert len(lines) == 12
+    top5 = rows["cam"]["protocols"]["maxboxacc"]["oracle"]["ious"][0]["top5_loc"]
+    assert f"{top5:11.2f}" in text.splitlines()[2]
     assert run("infocam.py", *options) == text
 
 

@@ -121,7 +121,6 @@ def run(
     can be read.
     """
     import attrib
-    from attrib.errors import InputError
 
     loaded = attrib.load_model(model, weights=weights, num_classes=num_classes, device=device)
     source = BoxSource(name=dataset or "", root=root, annotations=annotations, masks=masks)
@@ -142,8 +141,6 @@ def run(
         decode=decode,  # type: ignore[arg-type]
     )
     tell_left_out(found.failed)
-    if not found.pictures:
-        raise InputError(f"none of {len(found.failed)} pictures could be read")
     _print(found)
     for path in [*(out or []), *([json_file] if json_file else [])]:
         typer.echo(f"wrote {found.save(path)}")

@@ -87,7 +87,8 @@ def compare(
 
     Raises:
         UnknownNameError: no such model, method or metric.
-        InputError: arguments that do not fit together, or a folder that holds another comparison.
+        InputError: arguments that do not fit together, a folder that holds another comparison, or
+            pictures none of which can be read.
     """
     if min(every, batch_size) < 1 or shown < 0 or (limit is not None and limit < 1):
         raise InputError("every, batch_size and limit are 1 or more, shown is 0 or more")
@@ -106,6 +107,9 @@ def compare(
         raise InputError("there is no picture to compare methods on")
     facts = _facts(subject, name, kind)
     done, failed = _run(subject, sources, facts, work, shown, batch_size, progress)
+    if failed and not done:
+        first = next(iter(failed.values()))
+        raise InputError(f"none of {len(failed)} pictures could be read; the first: {first}")
     return Comparison(
         name=name,
         methods=tuple(subject.methods),

@@ -53,8 +53,12 @@ class BoxList:
         self.labels = (
             tuple(sorted({label for _, label in listed})) if classes is None else tuple(classes)
         )
-        index = class_indices({label: [label] for _, label in listed}, self.labels, source)
-        self._samples = [(path, index[label][0], boxes) for (path, label), boxes in listed.items()]
+        first = {label: path for path, label in reversed(listed)}  # whom an error names
+        index = {
+            label: class_indices({path: [label]}, self.labels, source)[path][0]
+            for label, path in first.items()
+        }
+        self._samples = [(path, index[label], boxes) for (path, label), boxes in listed.items()]
         classes_of = Counter(path for path, _, _ in self._samples)
         self._shared = {path for path, count in classes_of.items() if count > 1}
         self._pictures = {path: found for path in classes_of if (found := store.find(path))}
