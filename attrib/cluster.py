@@ -13,7 +13,10 @@ import torch
 
 from attrib.errors import AttribError, InputError, MissingExtraError, ModelError, OutputError
 
-__all__ = ["Answer", "Crew", "Work", "imported"]
+__all__ = ["Answer", "Crew", "Lost", "Work", "imported"]
+
+TRIES = 3
+"""A hand with which so many workers died is not dealt again."""
 
 Answer = Callable[[Any], Any]
 """What gives the answer to a hand."""
@@ -35,6 +38,23 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lost:
+    """In the place of an answer: workers died with the hand every time.
+
+    Args:
+        hand: The hand.
+    """
+
+    hand: Any
+
+    def __str__(self) -> str:
+        return (
+            f"workers died with it {TRIES} times: the model crashes the process, or takes more "
+            "memory than there is"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Crew:
     """Actors of Ray Data, on the cluster that this process is connected to.
 
@@ -53,14 +73,14 @@ class Crew:
     gpus: float = 0.0
 
     def answers(self, work: Work, hands: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Deal hands to the actors; what a dying actor was dealt goes to another one.
+        """Deal hands to the actors; what a dying actor was dealt is dealt again, a few times.
 
         Args:
             work: What to do with each.
             hands: Values that can be pickled.
 
         Yields:
-            Index and answer of each hand, once, when it is there, in any order.
+            Index and answer of each hand, or `Lost`, once, when it is there, in any order.
 
         Raises:
             MissingExtraError: Ray is not installed.
@@ -74,22 +94,25 @@ class Crew:
         due = set(range(len(hands)))
         with self._cluster() as ray, _failures(ray):
             sent = _sent(ray, work)  # held here, so that an actor can be started again
-            for row in self._rows(ray, sent, hands):
+            begun = _begun(ray)
+            for row in self._rows(ray, (sent, begun), hands):
                 if row["error"]:
                     raise _KINDS[row["kind"]](row["error"])
                 if row["index"] in due:
-                    due.remove(row["index"])
-                    yield row["index"], pickle.loads(row["answer"])
+                    index = row["index"]
+                    due.remove(index)
+                    lost = not row["answer"]
+                    yield index, Lost(hand=hands[index]) if lost else pickle.loads(row["answer"])
         if due:
             raise ModelError(f"Ray lost {len(due)} of {len(hands)} hands; repeat the job")
 
-    def _rows(self, ray: Any, sent: Any, hands: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    def _rows(self, ray: Any, held: Any, hands: Sequence[Any]) -> Iterator[dict[str, Any]]:
         rows = [{"index": i, "hand": pickle.dumps(hand)} for i, hand in enumerate(hands)]
         blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
         blocks.context.enable_progress_bars = False  # the job shows its own
         done = blocks.map_batches(
             _Actor,
-            fn_constructor_args=(sent, self.cpus, os.getcwd()),
+            fn_constructor_args=(*held, self.cpus, os.getcwd()),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(rows))),
             num_cpus=self.cpus,
@@ -148,23 +171,26 @@ class _Actor:
 
     Args:
         sent: Reference to the pickled work.
+        begun: Counts how often each hand was begun.
         cpus: Threads that torch may use.
         folder: That relative paths are meant from; every machine has it.
     """
 
-    def __init__(self, sent: Any, cpus: int, folder: str) -> None:
+    def __init__(self, sent: Any, begun: Any, cpus: int, folder: str) -> None:
         import ray
 
         os.chdir(folder)
         torch.set_num_threads(cpus)
         work: Work = pickle.loads(ray.get(sent))
         self._answer = work.ready(on_gpu=bool(ray.get_gpu_ids()))
+        self._times = lambda index: ray.get(begun.count.remote(index))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Take one pickled hand, give one row: its answer, or what went wrong."""
+        """Take one pickled hand, give a row: its answer, what went wrong, or neither if lost."""
         row = {"index": int(batch["index"][0]), "answer": b"", "error": "", "kind": ""}
         try:
-            row["answer"] = pickle.dumps(self._answer(pickle.loads(batch["hand"][0])))
+            if self._times(row["index"]) <= TRIES:
+                row["answer"] = pickle.dumps(self._answer(pickle.loads(batch["hand"][0])))
         except (AttribError, OSError) as error:
             row["kind"] = next(name for name, kind in _KINDS.items() if isinstance(error, kind))
             row["error"] = str(error) or type(error).__name__
@@ -179,6 +205,21 @@ _KINDS: dict[str, type[Exception]] = {
     "other": AttribError,
 }
 """As what an actor's errors arrive; errors of their own form cannot all be pickled."""
+
+
+def _begun(ray: Any) -> Any:
+    """Start an actor that outlives those who die, and remembers what they had begun."""
+
+    class Begun:  # in here, it travels by itself: its process need not load torch
+        def __init__(self) -> None:
+            self._times: dict[int, int] = {}
+
+        def count(self, index: int) -> int:
+            """Return how often a hand was begun, with this time."""
+            self._times[index] = self._times.get(index, 0) + 1
+            return self._times[index]
+
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Begun).remote()
 
 
 def _sent(ray: Any, work: Work) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import replace
 import psutil
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import attrib
@@ -25,6 +26,7 @@ from attrib.metrics import WsolBatch, wsol_protocols
 from attrib.seeds import FORMATS, Naming, OnRay, SeedOptions, make_seeds
 from attrib.seeds.engine import SeedTask
 from attrib.seeds.output import Part, SeedFiles
+from tests.extras import missing
 from tests.models import Everything
 from tests.seed_jobs import contents, folder, render, tar
 
@@ -39,7 +41,6 @@ RIB = (
     "rib(steps=2, lr=1e-3, train_from=4, scales=(1.0, 0.5), loss_scales=(1.0,), others='sampled', "
     "num_others=1, pool_pictures=4, pool_size=48, pool_long_side=(40, 64))"
 )
-WITHOUT = "Ray is not installed; pip install 'attrib[ray]'"
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +67,17 @@ def straight(root, explainer, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    pytest.importorskip("ray.data", reason=WITHOUT)
+    require_ray()
     import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000)
     yield ray
     ray.shutdown()
+
+
+def require_ray():
+    if without := missing("ray"):
+        pytest.skip(without)
 
 
 def journal(out):
@@ -114,6 +120,7 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(
     assert (again.made, again.kept) == (0, MANY)
 
 
+@pytest.mark.slow
 def test_one_engine_goes_on_where_the_other_stopped(cluster, root, straight, explainer, tmp_path):
     make_seeds(explainer, folder(root), tmp_path, OPTIONS, shard=(2, 2))
     report = make_seeds(explainer, folder(root), tmp_path, OPTIONS, engine=TWO)
@@ -121,6 +128,7 @@ def test_one_engine_goes_on_where_the_other_stopped(cluster, root, straight, exp
     assert contents(tmp_path) == straight
 
 
+@pytest.mark.slow
 def test_tars_are_read_and_written(cluster, root, explainer, tmp_path, monkeypatch):
     """A tar is made by one worker, whole; relative paths are meant from this process's folder."""
     monkeypatch.chdir(tmp_path)
@@ -135,6 +143,7 @@ def test_tars_are_read_and_written(cluster, root, explainer, tmp_path, monkeypat
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
+@pytest.mark.slow
 def test_localisation_is_scored_the_same_also_when_a_worker_is_killed(cluster, explainer, tmp_path):
     data = ScenesWithBoxes(Scenes(length=MANY, size=96, seed=4))
     other = ScenesWithBoxes(Scenes(length=9, size=96, seed=5))
@@ -176,6 +185,7 @@ class Watched:
         return self.data.mask(index)
 
 
+@pytest.mark.slow
 def test_seeds_are_scored_the_same_also_when_a_worker_is_killed(cluster, root, explainer, tmp_path):
     data, seen = folder(root), tmp_path / "seen"
     seen.mkdir()
@@ -204,6 +214,40 @@ def test_pictures_that_fail_and_a_model_that_does_nothing_else(cluster, explaine
     with pytest.raises(ModelError, match=r"10 pictures in a row failed, the last \(p\d+\)"):
         make_seeds(explainer, folder(root), root / "none", OPTIONS, engine=TWO)
     assert len(journal(root / "none")) == 10
+
+
+class OneBlank(ScenesWithBoxes):
+    """Scenes, the first of which is of one colour."""
+
+    def __init__(self):
+        super().__init__(Scenes(length=2, size=96, seed=4))
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return sample if index else replace(sample, picture=torch.ones(3, 96, 96))
+
+
+def deadly(_module, inputs):
+    """Ends a worker that sees a picture of one colour."""
+    if psutil.Process().name().startswith("ray::") and bool((inputs[0].std((2, 3)) < 1e-4).any()):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_picture_that_kills_its_worker_every_time_fails_alone(cluster, tmp_path):
+    root = render(tmp_path, 12)
+    Image.new("RGB", (64, 64), "white").save(root / "p5.png")
+    model = attrib.load_model("demo", device="cpu")
+    model.register_forward_pre_hook(deadly)
+    explainer = attrib.Explainer(model, "cam")
+    report = make_seeds(explainer, folder(root), root / "some", OPTIONS, engine=TWO)
+    assert (report.made, list(report.failed), report.complete) == (11, ["p5"], True)
+    assert "workers died with it 3 times" in report.failed["p5"]
+    assert sorted(row["id"] for row in journal(root / "some")) == sorted(f"p{i}" for i in range(12))
+    with pytest.raises(
+        ModelError, match=r"part 1 of 1, range\(0, 2\): workers died with it 3 times"
+    ):
+        evaluate_wsol(explainer, OneBlank(), wsol_protocols("infocam"), engine=TWO)
 
 
 @pytest.mark.slow
@@ -267,7 +311,7 @@ def test_rib_with_other_pictures(cluster, root, explainer, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_starts_a_cluster_of_its_own(tmp_path):
-    pytest.importorskip("ray.data", reason=WITHOUT)
+    require_ray()
     root = render(tmp_path, 6)
     command = [sys.executable, "-c", "from attrib.cli import main; main()", "seeds", "--dataset",
                "folder", "--root", root, "--labels", root / "labels.csv", "--model", "demo",

@@ -22,7 +22,13 @@ __all__ = [
     "loading_device",
 ]
 
-Engine = Annotated[str, typer.Option(help="local: this process; ray: workers of a Ray cluster.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="local: this process; ray: workers of a Ray cluster. Of attrib seeds, attrib evaluate "
+        "wsol and attrib evaluate seeds; all other commands run in their own process."
+    ),
+]
 Workers = Annotated[int | None, typer.Option(help="Of ray: copies of the model; 1 if left.")]
 WorkerCPUs = Annotated[
     int | None, typer.Option("--worker-cpus", help="Of ray: cores per worker; 1 if left.")

@@ -21,7 +21,8 @@ from attrib.types import Attribution, Frame
 __all__ = ["Deviation", "compare", "eager", "smooth_noise"]
 
 PIXEL = 1
-"""A side of a box may differ by so many pixels: a value at the threshold may round either way."""
+"""A side of a box may differ by so many pixels, where onnxruntime rounds a value at the threshold
+the other way. If that value joined two components more would differ, which is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ def _relative(found: Tensor, true: Tensor) -> float:
 
 
 def _boxes(maps: Float[Tensor, "b u v"], options: GraphOptions) -> Int[Tensor, "b 4"]:
-    """Find the boxes as `attrib.localize` does: other resampling, and OpenCV on the CPU."""
+    """Find the boxes as `attrib.localize` does: with OpenCV on the CPU, without rounds."""
     h, w = options.image_size
     good = usable(maps)[:, None, None]
     whole = Frame(source=(h, w), resized=(h, w), tensor=(h, w))

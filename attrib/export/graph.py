@@ -8,16 +8,15 @@ from typing import Annotated, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from attrib import surgery
 from attrib.errors import InputError, SpecError
-from attrib.localize import largest_component_bounded, normalize, tight_boxes, usable
+from attrib.localize import largest_component_bounded, normalize, tight_boxes, to_source, usable
 from attrib.methods import CAM, InfoCAM, InfoCAMPlus, Method
 from attrib.methods.cam import Linear, region_sum
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast, check_fields, format_spec
-from attrib.types import Normalize, Targets
+from attrib.types import Frame, Normalize, Targets
 
 __all__ = ["OUTPUTS", "BoxKind", "Graph", "GraphOptions", "exportable"]
 
@@ -143,8 +142,9 @@ def boxes_of(
 ) -> tuple[Int[Tensor, "b 4"], Bool[Tensor, " b"]]:
     """Do what `attrib.localize` does for one threshold, in a fixed number of operations."""
     good = usable(maps)[:, None, None]
-    maps = torch.where(good, maps, 0)
-    heat = F.interpolate(maps[:, None], options.image_size, mode="bilinear")[:, 0]
+    h, w = options.image_size
+    whole = Frame(source=(h, w), resized=(h, w), tensor=(h, w))
+    heat = to_source(torch.where(good, maps, 0), whole)
     masks = (normalize(heat, options.normalize)[0] >= options.threshold) & good
     if options.boxes == "all":
         return tight_boxes(masks), masks.new_ones(masks.shape[0])

@@ -8,13 +8,16 @@ from functools import partial
 from typing import Any
 
 from attrib.ahead import READERS
-from attrib.cluster import Answer, Crew, Work, imported
-from attrib.errors import InputError
+from attrib.cluster import Answer, Crew, Lost, Work, imported
+from attrib.errors import InputError, ModelError
 from attrib.models import SpatialClassifier
 from attrib.seeds.engine import Deal, Outcome, Outcomes, SeedTask, deal_with
 from attrib.seeds.output import Part
 
 __all__ = ["OnRay", "placed"]
+
+MANY = 10
+"""After so many lost hands and none that was done, it is the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,8 @@ class OnRay:
     variable RAY_ADDRESS names, else one on this machine that ends with the job. Its machines need
     attrib, the pictures and the output folder, under the same paths. An actor writes the files of
     the pictures that it was given; this process keeps the journal. What a dying actor was given
-    goes to another one, which writes the same files once more.
+    is worked on again, and the same files are written once more. A picture that its actor dies with
+    every time has failed, as one that cannot be read has; with `pack`, all pictures of its tar.
 
     Args:
         workers: Actors, each with a copy of the model.
@@ -78,18 +82,48 @@ class OnRay:
         return partial(self._run, task)
 
     def answers(self, work: Work, hands: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Deal any work to the actors, see `Crew.answers`."""
-        return Crew(workers=self.workers, cpus=self.cpus, gpus=self.gpus).answers(work, hands)
+        """Deal any work to the actors, see `Crew.answers`, of which each hand has to succeed.
+
+        Raises:
+            ModelError: workers died with a hand every time.
+        """
+        for index, answer in self._crew.answers(work, hands):
+            if isinstance(answer, Lost):
+                raise ModelError(f"part {index + 1} of {len(hands)}, {answer.hand!r:.80}: {answer}")
+            yield index, answer
+
+    @property
+    def _crew(self) -> Crew:
+        return Crew(workers=self.workers, cpus=self.cpus, gpus=self.gpus)
 
     def _run(self, task: SeedTask, parts: Sequence[Part]) -> Outcomes:
         pictures = sum(len(part.samples) for part in parts)
         hands = _hands(parts, min(self.batch, max(1, -(-pictures // self.workers))))
         work = _SeedWork(task=task, readers=self.readers)
-        for _, (outcomes, broken) in self.answers(work, hands):
-            yield from outcomes
-            if broken:
-                raise OSError(broken)
+        lost: list[Part] = []  # with the hand that they were in: most of them do no harm alone
+        answered = False
+        for index, answer in self._crew.answers(work, hands):
+            if isinstance(answer, Lost):
+                lost += hands[index]
+                if not answered and len(lost) >= MANY * len(hands[0]):
+                    raise ModelError(f"no part of the job could be done: {answer}")
+            else:
+                answered = True
+                yield from _told(answer)
+        for index, answer in self._crew.answers(work, [[part] for part in lost]):
+            if isinstance(answer, Lost):
+                yield from (Outcome(id=s.id, error=str(answer)) for s in lost[index].samples)
+            else:
+                yield from _told(answer)
         task.files.clean(parts)  # what a worker that died was writing
+
+
+def _told(answer: tuple[list[Outcome], str]) -> Outcomes:
+    """Yield what a worker tells of its pictures; raise an OSError if it could not write."""
+    outcomes, broken = answer
+    yield from outcomes
+    if broken:
+        raise OSError(broken)
 
 
 def _hands(parts: Sequence[Part], size: int) -> list[list[Part]]:
