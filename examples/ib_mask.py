@@ -40,8 +40,8 @@ from attrib.datasets.picture_files import picture_set
 from attrib.datasets.synthetic import (
     RegionPictures,
     anchors,
+    cifar10_rectangles,
     digit_rectangles,
-    rectangles,
     small_digits,
 )
 from attrib.files import replacing
@@ -74,10 +74,7 @@ def digits_with_rectangles(args: argparse.Namespace, split: str) -> RegionPictur
 
 
 def photographs_with_rectangles(args: argparse.Namespace, split: str) -> RegionPictures:
-    """Read CIFAR-10 from a folder of torchvision's, or from a zip of SPLIT/CLASS/NAME.jpg."""
-    kind = "splits" if args.pictures.suffix == ".zip" else "cifar10"
-    pictures = picture_set(kind, args.pictures, split)
-    return rectangles(pictures.read(range(len(pictures))).float() / 255, seed=args.seed)
+    return cifar10_rectangles(args.pictures, split, seed=args.seed)
 
 
 def several(count: int) -> Callable[[argparse.Namespace, str], RegionPictures]:

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import types
+import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -217,8 +218,6 @@ def test_the_objective_is_the_one_asked_for(root, tmp_path):
     assert code["vq"] > 4 * paper["vq"] > 0
     want = code["cross_entropy"] + 0.01 * code["kl"] + 2 * code["vq"] + 3 * code["commit"]
     assert code["loss"] == pytest.approx(want, rel=1e-5)
-    with pytest.raises(SpecError, match="units is one of 'nats', 'bits' or"):
-        AttentionConfig(units="bytes")
 
 
 @pytest.mark.parametrize("ratio", [1e-4, 1.0])
@@ -272,6 +271,24 @@ def test_tensorboard_gets_what_the_log_gets(root, tmp_path, monkeypatch):
     report = fit_attention(classifier, folder(root), out=tmp_path, config=CONFIG, tensorboard=True)
     want = [(k, v, i) for i, entry in enumerate(report["history"]) for k, v in entry.items()]
     assert want == Board.seen
+
+
+def test_tensorboard_reads_what_is_written(root, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own, of what it imports
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        classifier = attrib.split(attrib.load_model("demo", device="cpu"))
+        report = fit_attention(
+            classifier, folder(root), out=tmp_path, config=CONFIG, tensorboard=True
+        )
+        events = EventAccumulator(str(tmp_path)).Reload()
+    assert set(events.Tags()["scalars"]) == set(report["history"][0])
+    for key in report["history"][0]:
+        found = [(event.step, event.value) for event in events.Scalars(key)]
+        want = [(i, pytest.approx(entry[key])) for i, entry in enumerate(report["history"])]
+        assert found == want
 
 
 def test_the_command(root, tmp_path):

@@ -373,3 +373,22 @@ def test_the_command(tmp_path):
     done = CliRunner().invoke(app, ["explain", str(picture), *options.split()])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)[0]["method"] == "aib"
+
+
+def test_other_pictures_or_features_of_the_same_name_are_another_run(train, tmp_path):
+    config = replace(CONFIG, variant="plain", epochs=1)
+    for folder, seed in (("a", 1), ("b", 2)):
+        network = config.plan.make(len(CLASSES), seed)
+        state = {f"features.{k}": v for k, v in network.features.state_dict().items()}
+        (tmp_path / folder).mkdir()
+        save_file(state, tmp_path / folder / "vgg.safetensors")
+    first, second = (tmp_path / folder / "vgg.safetensors" for folder in "ab")
+    test, other = pictures(8, seed=2), pictures(8, seed=3)
+    given = {"out": tmp_path / "out", "config": config}
+    _, report = fit_network(train, test=test, features=first, **given)
+    again = fit_network(train, test=test, features=first, **given)[1]
+    assert again["history"] == report["history"]
+    with pytest.raises(InputError, match=r"settings: test_digest is '\w+' there, '\w+' here\."):
+        fit_network(train, test=other, features=first, **given)
+    with pytest.raises(InputError, match=r"settings: features_digest is '\w+' there"):
+        fit_network(train, test=test, features=second, **given)

@@ -189,6 +189,28 @@ def test_hidden_pixels_are_filled_as_stated():
     assert blurred.std() < 0.2 * x.std()
 
 
+def test_hidden_pixels_show_the_mean_colour_of_the_training_pictures(root, tmp_path):
+    """It is estimated from them, kept with the weights, and what the classifier is shown."""
+    config = replace(CONFIG, epochs=1, fill="data-mean", randomise=False)
+    fit_mask(demo(), folder(root), out=tmp_path, config=config)
+    hidden, spec = load_file(tmp_path / "model.safetensors")["hidden"], demo().spec
+    sums = torch.zeros(3).double()
+    for i in range(12):  # 64 x 64, and the model's pictures are larger squares
+        pixels = torch.tensor(list(Image.open(root / f"{i}.png").getdata())).double()
+        sums += pixels.mean(0) / 255 / 12
+    colour = hidden * torch.tensor(spec.std) + torch.tensor(spec.mean)
+    torch.testing.assert_close(colour.double(), sums, atol=2e-3, rtol=0)
+    _, found = posthoc(fill="data-mean", randomise=False)
+    assert "hidden" not in found.state_dict()
+    with pytest.raises(InputError, match="mean colour of the training pictures"):
+        found(images(1).double(), one_hot([0]), generator())
+    found.hidden = torch.tensor([0.5, -1.0, 2.0])
+    found.attached.network.decoder.steps[-1].bias.data.fill_(-60.0)
+    seen = found(images(1).double(), one_hot([0]), generator()).logits
+    plain = torch.tensor([0.5, -1.0, 2.0])[None, :, None, None].expand(1, 3, 32, 32).double()
+    torch.testing.assert_close(seen, found.classifier.model(plain.clone()))
+
+
 def test_nothing_of_a_closed_mask_is_seen():
     _, found = posthoc(randomise=False)
     x = images(2).double()

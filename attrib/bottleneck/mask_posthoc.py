@@ -112,11 +112,15 @@ class PosthocMask(nn.Module):
         network: How the mask network is built.
         options: What is minimised.
         control: Of β.
+        colour: Mean of each channel of the training pictures, in [0, 1]; kept among the weights,
+            normalised, where `fill="data-mean"` needs it.
         seed: Of the initial weights; torch's own random state is not touched.
 
     Raises:
         SplitError: features are read and the classifier has no feature map.
     """
+
+    hidden: Tensor | None
 
     def __init__(
         self,
@@ -125,6 +129,7 @@ class PosthocMask(nn.Module):
         network: MaskNetworkOptions | None = None,
         options: PosthocOptions | None = None,
         control: BetaControl | None = None,
+        colour: Float[Tensor, " k"] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -142,6 +147,11 @@ class PosthocMask(nn.Module):
         start = torch.tensor([FIRST_LOGIT, *classifier.spec.mean])  # open, of the mean colour
         list(autoencoder.decoder.parameters())[-1].data.copy_(start)
         self.side = side
+        hidden = None
+        if colour is not None and self.options.fill == "data-mean":
+            mean, std = (colour.new_tensor(x) for x in (classifier.spec.mean, classifier.spec.std))
+            hidden = ((colour - mean) / std).to(classifier.device)
+        self.register_buffer("hidden", hidden)
         self.autoencoder = autoencoder.to(classifier.device, surgery.dtype_of(classifier.model))
 
     def noise(self, images: Float[Tensor, "b _ h w"], generator: torch.Generator) -> MaskNoise:
@@ -225,7 +235,7 @@ class PosthocMask(nn.Module):
         shown = F.interpolate(mask, size=images.shape[2:], mode="bilinear")
         if noise.rectangle is not None:
             shown = grown_mask(shown, noise.rectangle)
-        blended = blend(images, shown, filling(images, self.options.fill))
+        blended = blend(images, shown, filling(images, self.options.fill, self.hidden))
         return self.classifier.logits_of(self.classifier.model(blended))
 
     def _code(self, images: Tensor, mask: Tensor, z: Tensor) -> CodeTerms:

@@ -9,24 +9,36 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from attrib.errors import InputError
+
 __all__ = ["Fill", "blend", "class_cost", "filling"]
 
-Fill = Literal["mean", "blur"]
-"""What a hidden pixel shows: the data's mean colour as the model's spec gives it, or the picture as
-means over squares of 16 pixels, enlarged bilinearly."""
+Fill = Literal["mean", "data-mean", "blur"]
+"""What a hidden pixel shows: the mean colour that the model's spec subtracts, that of the training
+pictures, or the picture as means over squares of 16 pixels, enlarged bilinearly."""
 BLUR = 16
 """Sides of those squares."""
 
 
-def filling(images: Float[Tensor, "b k h w"], fill: Fill) -> Float[Tensor, "b k h w"]:
+def filling(
+    images: Float[Tensor, "b k h w"], fill: Fill, colour: Float[Tensor, " k"] | None = None
+) -> Float[Tensor, "b k h w"]:
     """Return what hidden pixels show; see `Fill`.
 
     Args:
-        images: Normalised, so that the mean colour is 0.
-        fill: `"mean"` or `"blur"`.
+        images: Normalised, so that the spec's mean colour is 0.
+        fill: See `Fill`.
+        colour: Of the training pictures, normalised likewise, for `"data-mean"`.
+
+    Raises:
+        InputError: no colour where one is needed.
     """
     if fill == "mean":
         return torch.zeros_like(images)
+    if fill == "data-mean":
+        if colour is None:
+            raise InputError("fill='data-mean' takes the mean colour of the training pictures")
+        return colour.to(images)[:, None, None].expand_as(images)
     squares = [max(1, round(side / BLUR)) for side in images.shape[2:]]
     means = F.adaptive_avg_pool2d(images, squares)  # type: ignore[arg-type]
     return F.interpolate(means, size=images.shape[2:], mode="bilinear")

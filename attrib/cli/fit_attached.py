@@ -145,7 +145,8 @@ def ib_mask(
         bool, typer.Option("--conditional", help="A mask per class, not one for all.")
     ] = MaskConfig.conditional,
     fill: Annotated[
-        str, typer.Option(help="What hidden pixels show: mean or blur.")
+        str,
+        typer.Option(help="What hidden pixels show: mean (the model's), data-mean or blur."),
     ] = MaskConfig.fill,
     signal: Annotated[
         str,

@@ -1,5 +1,6 @@
 """Pictures with ground truth: rendered scenes and the field's data sets."""
 
+from attrib.datasets.batches import mean_colour, picture_batches
 from attrib.datasets.box_list import BoxList
 from attrib.datasets.coco import COCO
 from attrib.datasets.crops import random_crop, random_shift
@@ -56,6 +57,8 @@ __all__ = [
     "digits",
     "marked_digits",
     "matched",
+    "mean_colour",
+    "picture_batches",
     "picture_set",
     "random_crop",
     "random_shift",

@@ -42,7 +42,8 @@ class AttentionConfig:
         lr: First learning rate.
         beta: Price of information.
         objective: `"paper"`, or `"official"` for bits and the divergence of the authors' code, at
-            full weight as for their WRN and CUB networks. See `AIBObjective`, also for the next four.
+            full weight as for their WRN and CUB networks. See `AIBObjective`, also for the next
+            four.
         lambda_q: Price of the anchors' distance to the scores.
         lambda_c: Price of the scores' distance to the anchors.
         units: `"nats"` or `"bits"`; None for the objective's, which are nats in the paper.

@@ -15,6 +15,7 @@ from attrib.bottleneck.mask_control import BetaControl
 from attrib.bottleneck.mask_network import MaskNetworkOptions, Reads
 from attrib.bottleneck.mask_posthoc import PosthocMask, PosthocOptions, PosthocOutput
 from attrib.bottleneck.mask_view import Fill
+from attrib.datasets.batches import mean_colour
 from attrib.datasets.labelled import LabelledDataset, LabelledSample
 from attrib.fit import checkpoint
 from attrib.fit.attached import (
@@ -153,6 +154,7 @@ def fit_mask(
         network=config.part(MaskNetworkOptions),
         options=config.part(PosthocOptions),
         control=config.beta_control(),
+        colour=mean_colour(classifier, train) if config.fill == "data-mean" else None,
         seed=config.seed,
     )
     settings = settings_of("attrib.fit-ib-mask/1", classifier, train, samples, config)

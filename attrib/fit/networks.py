@@ -27,6 +27,7 @@ from attrib.fit.loading import ahead, batches, generator_of
 from attrib.fit.loop import train as train_loop
 from attrib.fit.network_config import NetworkConfig
 from attrib.fit.top1 import normalised, top1_error
+from attrib.models import fingerprint
 from attrib.models.load import read_state_dict
 from attrib.types import ModelSpec
 
@@ -85,7 +86,9 @@ def fit_network(
         "dataset": train.name,
         "digest": train.digest,
         "test": None if test is None else test.name,
+        "test_digest": None if test is None else test.digest,
         "features": None if features is None else Path(features).name,
+        "features_digest": None if features is None else fingerprint(network.features),
         "config": asdict(config),
     }
     half = config.recipe.mixed_precision and device.type == "cuda"

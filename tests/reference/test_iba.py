@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import attrib
+from attrib.datasets import UnlabelledFolder, picture_batches
 from attrib.errors import InputError, OutputError, SplitError
 from attrib.methods.iba import IBA, Statistics, estimate_statistics, iba, method
 from attrib.methods.iba.cut import cut, default_layer, rest_of
@@ -176,6 +178,30 @@ def test_statistics_are_welfords_however_pictures_are_batched(double):
         assert torch.equal(known.active, active)
         assert (known.layer, known.count) == (LAYER, 11)
     before.assert_same(model)
+
+
+def test_statistics_of_a_folder_are_those_of_its_pictures(double, tmp_path):
+    """However they lie there and are batched; from a folder or a data set."""
+    model, _, _ = double
+    classifier = attrib.split(model, spec=SPEC)
+    generator = torch.Generator().manual_seed(5)
+    pixels = torch.randint(256, (7, 32, 32, 3), generator=generator).byte()
+    (tmp_path / "deeper").mkdir()
+    for i, picture in enumerate(pixels):
+        place = tmp_path / "deeper" if i > 4 else tmp_path
+        Image.fromarray(picture.numpy()).save(place / f"{i}.png")
+    mean, std = (torch.tensor(v).double()[:, None, None] for v in (SPEC.mean, SPEC.std))
+    given = (pixels.permute(0, 3, 1, 2).double() / 255 - mean) / std
+    want = estimate_statistics(classifier, [given], LAYER)
+    for source, size in ((tmp_path, 3), (str(tmp_path), 16), (UnlabelledFolder(tmp_path), 1)):
+        found = estimate_statistics(classifier, picture_batches(classifier, source, size), LAYER)
+        torch.testing.assert_close(found.mean, want.mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found.std, want.std, rtol=1e-5, atol=1e-6)
+        assert found.count == 7
+    with pytest.raises(InputError, match="batch_size is 1 or more"):
+        picture_batches(classifier, tmp_path, 0)
+    with pytest.raises(InputError, match="nowhere is no folder"):
+        picture_batches(classifier, tmp_path / "nowhere")
 
 
 def test_statistics_from_a_file_and_what_does_not_fit(double, tmp_path):

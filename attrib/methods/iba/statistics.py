@@ -76,7 +76,8 @@ class Statistics:
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise InputError(
                 f"{path} holds no statistics of a layer ({error}); "
-                "make them by estimate_statistics(classifier, batches, layer).save(path)"
+                "make them by estimate_statistics(classifier, picture_batches(classifier, FOLDER), "
+                "layer).save(path)"
             ) from error
 
     def check(self, cut: Cut) -> None:
@@ -109,7 +110,8 @@ def estimate_statistics(
 
     Args:
         classifier: The model, split; not changed.
-        batches: Images of one size, normalised as `classifier.spec` says.
+        batches: Images of one size, normalised as `classifier.spec` says; of a folder or data set
+            `attrib.datasets.picture_batches` makes them.
         layer: Module path, as for `IBA`.
 
     Raises:
