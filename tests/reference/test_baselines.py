@@ -7,7 +7,7 @@ from torch import nn
 
 import attrib
 from attrib.errors import MemoryWarning, SpecError
-from attrib.methods import METHODS, captum
+from attrib.methods import METHODS, SmoothGrad, captum
 from attrib.methods.baselines.features import LinearModel, parts_of
 from attrib.registry import format_spec
 from tests.models import SPEC, Everything, Pooled, images, make
@@ -197,6 +197,14 @@ def test_smoothgrad_is_a_noise_tunnel_around_any_gradient_method(of):
     want = NOISY[of](model).sum(1)
     assert want.abs().max() > 0
     torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-6)
+
+
+def test_smoothgrad_of_a_method_is_smoothgrad_of_its_spec():
+    of = METHODS.make("deeplift(reference='black')")
+    method = SmoothGrad(of=of, samples=3)
+    assert method == METHODS.make(format_spec(method))
+    assert method == SmoothGrad(of="deeplift( reference='black')", samples=3)
+    assert format_spec(SmoothGrad(of="saliency()")) == "smoothgrad"
 
 
 def test_smoothgrad_takes_all_gradient_methods_and_says_why_not_others():

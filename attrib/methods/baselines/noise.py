@@ -72,7 +72,7 @@ class SmoothGrad(Method):
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)
-        _averaged(self.of)
+        object.__setattr__(self, "of", format_spec(_averaged(self.of)))
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
