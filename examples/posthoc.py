@@ -1,6 +1,6 @@
 """Train a mask generator and an attention for a finished classifier; draw them, test the masks.
 
-python examples/posthoc.py                    # demo model, rendered scenes: about a minute
+python examples/posthoc.py                    # demo model, rendered scenes: half a minute
 python examples/posthoc.py --cub CUB_200_2011 --model local-dir:my_birds \
     --mask mask/mask.safetensors              # of `attrib fit ib-mask`: tests its masks
 
@@ -33,10 +33,9 @@ from attrib.images import Picture, preprocess, read_image
 from attrib.models import SpatialClassifier
 from attrib.report import Panel, figure
 
-TRAINING, SEED, SIDE, BATCH = 240, 3, 96, 26
-MASK = MaskConfig(epochs=6, stride=8, beta=0.003, batch_size=16)
-ATTENTION = AttentionConfig(epochs=6, latent=32)
-SHOWN = 4
+SEED, SIDE, BATCH, SHOWN = 3, 96, 26, 4
+MASK = {"stride": 8, "beta": 0.003, "batch_size": 16}
+ATTENTION = {"latent": 32}
 
 Masks = Callable[[Float[Tensor, "b 1 u v"]], Float[Tensor, "b 1 u v"]]
 """Makes what is shown of pictures, of the probabilities that their cells are seen."""
@@ -50,8 +49,8 @@ def main() -> None:
         table(classifier, args.mask, cub(classifier, args.cub, args.every))
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            weights = trained(classifier, Path(temporary))
-            table(classifier, weights["ib-mask"], test_scenes(classifier))
+            weights = trained(classifier, Path(temporary), args.scenes, args.epochs)
+            table(classifier, weights["ib-mask"], test_scenes(classifier, args.scenes // 2))
             draw(classifier, weights, args.out)
 
 
@@ -61,6 +60,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="of the test pictures, one in so many")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--mask", type=Path, help="file of `attrib fit ib-mask`, for --cub")
+    parser.add_argument("--scenes", type=int, default=240, help="to learn from; half as many test")
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--out", type=Path, default=Path("out/learned.png"))
     args = parser.parse_args()
     if (args.cub is None) != (args.mask is None):
@@ -68,25 +69,29 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def trained(classifier: SpatialClassifier, folder: Path) -> dict[str, Path]:
+def trained(
+    classifier: SpatialClassifier, folder: Path, count: int, epochs: int
+) -> dict[str, Path]:
     """Train both on rendered scenes; return their files by method."""
-    scenes, pictures = Scenes(length=TRAINING, size=SIDE, seed=SEED), folder / "scenes"
-    for i in range(TRAINING):
+    scenes, pictures = Scenes(length=count, size=SIDE, seed=SEED), folder / "scenes"
+    for i in range(count):
         place = pictures / CLASSES[scenes[i].label] / f"{i:03}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scenes[i].image.permute(1, 2, 0).numpy()).save(place)
     data = Folder(pictures, classes=CLASSES)
-    fit_mask(classifier, data, out=folder / "ib-mask", config=MASK)
-    fit_attention(classifier, data, out=folder / "aib", config=ATTENTION)
+    fit_mask(classifier, data, out=folder / "ib-mask", config=MaskConfig(epochs=epochs, **MASK))
+    fit_attention(
+        classifier, data, out=folder / "aib", config=AttentionConfig(epochs=epochs, **ATTENTION)
+    )
     return {
         "ib-mask": folder / "ib-mask" / "mask.safetensors",
         "aib": folder / "aib" / "attention.safetensors",
     }
 
 
-def test_scenes(classifier: SpatialClassifier) -> Batches:
+def test_scenes(classifier: SpatialClassifier, count: int) -> Batches:
     """Render pictures that nothing was trained on."""
-    scenes = Scenes(length=TRAINING // 2, size=SIDE, seed=SEED + 1)
+    scenes = Scenes(length=count, size=SIDE, seed=SEED + 1)
     for rows in torch.arange(len(scenes)).split(BATCH):
         shown = [scenes[i] for i in rows.tolist()]
         images, _ = preprocess([Picture(pixels=scene.image) for scene in shown], classifier.spec)

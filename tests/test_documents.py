@@ -31,8 +31,11 @@ FENCE = re.compile(r"```(python|sh)\n(.*?)```", re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 COMPILES = "2.14"
 """Of the versions of torch that were tried, the oldest whose compiler keeps to its memory."""
-QUICK = {"train_demo": ["--steps", "4", "--scenes", "64", "--test-scenes", "16"]}
-"""Arguments of an example that takes minutes without."""
+QUICK = {
+    "posthoc": ["--scenes", "32", "--epochs", "1"],
+    "train_demo": ["--steps", "4", "--scenes", "64", "--test-scenes", "16"],
+}
+"""Arguments of an example that takes long without."""
 
 
 @pytest.fixture
