@@ -20,7 +20,6 @@ from attrib.methods.baselines.run import (
     attribute,
     explainers,
     forward_of,
-    overwriting,
     reference,
     without_channels,
 )
@@ -288,9 +287,7 @@ def _chunk(channels: Channels, explain: Explain) -> Chunk:
     captum = explainers()
 
     def chunk(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
-        with overwriting():
-            values = explain(captum, pictures, labels, batch)
-        return without_channels(values, channels)
+        return without_channels(explain(captum, pictures, labels, batch), channels)
 
     return chunk
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import torch
@@ -27,7 +27,6 @@ __all__ = [
     "explainers",
     "forward_of",
     "of_pixels",
-    "overwriting",
     "reference",
     "without_channels",
 ]
@@ -42,6 +41,9 @@ magnitudes (never negative), or their mean."""
 Reference = Literal["mean", "black", "blur"]
 """What a picture without the class looks like: the data's mean colour, which is 0 once normalised;
 black; or the picture blurred by a Gaussian whose deviation is a sixteenth of its shorter side."""
+
+_OVERWRITTEN = "modified by an inplace operation"
+"""What autograd says where it cannot go back."""
 
 Pictures = Float[Tensor, "n _ h w"]
 Chunk = Callable[[Pictures, Int[Tensor, " n"], int], Tensor]
@@ -89,13 +91,30 @@ def of_pixels(
     together: int = 1,
     seed: int = 0,
 ) -> Float[Tensor, "n h w"]:
-    """Explain pairs a few at a time; with half the batch from where memory ran out."""
-    exact = images.to(torch.promote_types(images.dtype, torch.float32))
+    """Explain pairs a few at a time; with half the batch from where memory ran out.
 
-    def step(rows: slice, batch: int) -> Tensor:
+    A model may write in place over what a layer needs to go back. That is kept aside from where
+    it turns out to be needed: it costs a tenth of what the network does.
+    """
+    exact = images.to(torch.promote_types(images.dtype, torch.float32))
+    overwrites = False
+
+    def explained(rows: slice, batch: int) -> Tensor:
         pictures, labels = exact[pairs.image[rows]], pairs.label[rows]
         with surgery.inference(classifier.model), surgery.seeded(seed, images.device), quiet():
             return chunk(pictures, labels, batch).detach()
+
+    def step(rows: slice, batch: int) -> Tensor:
+        nonlocal overwrites
+        if not overwrites:
+            try:
+                return explained(rows, batch)
+            except RuntimeError as error:
+                overwrites = _OVERWRITTEN in str(error)
+                if not overwrites:
+                    raise
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+            return explained(rows, batch)
 
     out = in_steps(len(pairs), batch, step, rows=together)
     return torch.cat(out) if out else exact.new_zeros(0, *images.shape[2:])
@@ -114,11 +133,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"captum\b")
         yield
-
-
-def overwriting() -> AbstractContextManager[Any]:
-    """Keep aside what a layer needs to go back where the model then writes over it in place."""
-    return torch.autograd.graph.allow_mutation_on_saved_tensors()
 
 
 def forward_of(classifier: SpatialClassifier) -> Callable[[Tensor], Tensor]:
