@@ -1,4 +1,4 @@
-"""Captum's methods called by hand, as its documentation shows, to the maps that attrib makes of them.
+"""Captum's methods called by hand, as its documentation shows, to the maps of attrib.
 
 Each function takes the work and gives maps `[n, h, w]`. Where a method draws, it is seeded as
 attrib seeds it. ReLUs are not in place: Captum's rules for them do not work otherwise.

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +61,9 @@ class Stream:
 
     def synchronize(self) -> None:
         _state.waits.append(_place())
+
+    def __deepcopy__(self, _memo: object) -> "Stream":
+        return self
 
 
 class _State(threading.local):
@@ -213,6 +216,16 @@ class _WatchedThreads(ThreadPoolExecutor):
         return super().submit(watched)
 
 
+def no_gradients(monkeypatch) -> None:
+    """Let every gradient be 1: the passes back are beyond a GPU that is not there."""
+
+    def ones(_outputs, inputs, *_, **__):
+        several = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        return tuple(torch.ones_like(x) for x in several)
+
+    monkeypatch.setattr("torch.autograd.grad", ones)
+
+
 @contextmanager
 def pretend_gpu(monkeypatch) -> Iterator[list[str]]:
     """Let tensors be brought to a GPU; yields the lines that wait for it, as they come up."""
@@ -228,6 +241,8 @@ def pretend_gpu(monkeypatch) -> Iterator[list[str]]:
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", _in_stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: _state.stream)
+    monkeypatch.setattr(torch.cuda, "device", lambda *_: nullcontext())
+    monkeypatch.setattr(torch.cuda, "default_generators", (torch.Generator(),))
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr("attrib.ahead.ThreadPoolExecutor", _WatchedThreads)
     torch.__future__.set_overwrite_module_params_on_conversion(True)

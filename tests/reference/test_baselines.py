@@ -406,3 +406,49 @@ def test_the_linear_model_is_weighted_ridge_regression():
     gram = full.T @ (w[:, None].double() * full) + penalty
     want = torch.linalg.solve(gram, full.T @ (w * y).double())[:6]
     torch.testing.assert_close(model.representation()[0].double(), want, rtol=1e-4, atol=1e-5)
+
+
+class Overwriting(Pooled):
+    """Writes over what its sigmoid needs to go back."""
+
+    def __init__(self, *, inplace: bool = True) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+    def forward(self, x):
+        maps = self.features(x).sigmoid()
+        maps = maps.add_(1) if self.inplace else maps + 1
+        return self.fc(maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "spec", ["saliency", "integrated-gradients(steps=3)", "smoothgrad(samples=2)", "captum"]
+)
+def test_what_a_model_overwrites_is_kept_aside_where_it_must_be(spec, monkeypatch):
+    entered, keep = [], torch.autograd.graph.allow_mutation_on_saved_tensors
+    monkeypatch.setattr(
+        "torch.autograd.graph.allow_mutation_on_saved_tensors", lambda: entered.append(1) or keep()
+    )
+    torch.manual_seed(0)
+    model = Overwriting()
+    found = maps(model, spec).maps
+    assert entered
+    entered.clear()
+    model.inplace = False
+    torch.testing.assert_close(found, maps(model, spec).maps)
+    assert entered == []
+
+
+def test_another_error_of_a_model_is_not_tried_again():
+    model, calls = make("plain"), []
+
+    def fail(_module, _inputs):
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("no such thing")
+
+    split = attrib.split(model, spec=SPEC)
+    model.features.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="no such thing"):
+        attrib.Explainer(split, "saliency")(images(1), [0])
+    assert len(calls) == 2

@@ -19,7 +19,6 @@ from attrib.methods.baselines.run import (
     Channels,
     attribute,
     forward_of,
-    overwriting,
     without_channels,
 )
 from attrib.models import SpatialClassifier
@@ -80,9 +79,8 @@ class Captum(Method):
         make, options = _taken_apart(self.explainer, self.options or {})
 
         def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            with overwriting():
-                explainer = make(classifier, pictures)
-                found = explainer.attribute(pictures, target=labels, **options)
+            explainer = make(classifier, pictures)
+            found = explainer.attribute(pictures, target=labels, **options)
             return without_channels(_checked(found, pictures, explainer), self.channels)
 
         return attribute(self, classifier, images, targets, chunk, seed=self.seed)

@@ -21,7 +21,6 @@ from attrib.methods.baselines.run import (
     explainers,
     forward_of,
     noise_of,
-    overwriting,
     reference,
 )
 from attrib.models import SpatialClassifier
@@ -58,7 +57,6 @@ class Saliency(Method):
         """See `ByColour`."""
         saliency = explainers().Saliency(forward_of(classifier))
 
-        @overwriting()
         def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
             return saliency.attribute(pictures, labels, abs=False)  # type: ignore[no-any-return]
 
@@ -100,7 +98,6 @@ class InputXGradient(Method):
         """See `ByColour`."""
         product = explainers().InputXGradient(forward_of(classifier))
 
-        @overwriting()
         def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
             with torch.enable_grad():
                 values = product.attribute(pictures, labels)
@@ -152,7 +149,6 @@ class IntegratedGradients(Method):
         """See `ByColour`."""
         integrated = explainers().IntegratedGradients(forward_of(classifier))
 
-        @overwriting()
         def explain(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
             values: Tensor = integrated.attribute(
                 pictures,
@@ -213,7 +209,6 @@ class GradientSHAP(Method):
         """See `ByColour`."""
         shap = explainers().GradientShap(forward_of(classifier))
 
-        @overwriting()
         def explain(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
             start = reference(pictures, self.reference, classifier.spec)
             stdevs = noise_of(pictures, self.noise)

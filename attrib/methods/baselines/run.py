@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -32,7 +32,6 @@ __all__ = [
     "forward_of",
     "noise_of",
     "of_pixels",
-    "overwriting",
     "reference",
     "without_channels",
 ]
@@ -47,6 +46,9 @@ magnitudes (never negative), or their mean."""
 Reference = Literal["mean", "black", "blur"]
 """What a picture without the class looks like: the data's mean colour, which is 0 once normalised;
 black; or the picture blurred by a Gaussian whose deviation is a sixteenth of its shorter side."""
+
+_OVERWRITTEN = "modified by an inplace operation"
+"""What autograd says where it cannot go back."""
 
 Pictures = Float[Tensor, "n _ h w"]
 Chunk = Callable[[Pictures, Int[Tensor, " n"], int], Tensor]
@@ -105,13 +107,33 @@ def of_pixels(
     together: int = 1,
     seed: int = 0,
 ) -> Float[Tensor, "n h w"]:
-    """Explain pairs a few at a time; with half the batch from where memory ran out."""
+    """Explain pairs a few at a time; with half the batch from where memory ran out.
+
+    A model may write in place over what a layer needs to go back. That is kept aside from where
+    it turns out to be needed: it costs a tenth of what the network does.
+    """
     exact = images.to(torch.promote_types(images.dtype, torch.float32))
+    aside: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def explained(rows: slice, batch: int) -> Tensor:
+        pictures, labels = exact[pairs.image[rows]], pairs.label[rows]
+        with (
+            surgery.inference(classifier.model),
+            seeded(seed, images.device),
+            quiet(),
+            aside(),  # which torch lets one thread do at a time, as `seeded` does
+        ):
+            return chunk(pictures, labels, batch).detach()
 
     def step(rows: slice, batch: int) -> Tensor:
-        pictures, labels = exact[pairs.image[rows]], pairs.label[rows]
-        with surgery.inference(classifier.model), seeded(seed, images.device), quiet():
-            return chunk(pictures, labels, batch).detach()
+        nonlocal aside
+        try:
+            return explained(rows, batch)
+        except RuntimeError as error:
+            if aside is not nullcontext or _OVERWRITTEN not in str(error):
+                raise
+        aside = torch.autograd.graph.allow_mutation_on_saved_tensors
+        return explained(rows, batch)
 
     out = in_steps(len(pairs), batch, step, rows=together)
     return torch.cat(out) if out else exact.new_zeros(0, *images.shape[2:])
@@ -129,16 +151,6 @@ def quiet() -> Iterator[None]:
     """Keep Captum's own warnings to itself: what they speak of is taken care of."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"captum\b")
-        yield
-
-
-@contextmanager
-def overwriting() -> Iterator[None]:
-    """Keep aside what a layer needs to go back where the model then writes over it in place.
-
-    torch lets the process do that once at a time: to be entered where `seeded` keeps others out.
-    """
-    with torch.autograd.graph.allow_mutation_on_saved_tensors():
         yield
 
 
