@@ -1,6 +1,7 @@
 """The device path, without any data: the same answers as on the CPU, and no way back to it."""
 
 import importlib
+import io
 import warnings
 from contextlib import contextmanager
 
@@ -25,8 +26,10 @@ from attrib.transfer import to_host
 from attrib.types import Targets
 from tests.mask_models import SMALL, corner_task
 from tests.models import SPEC, Everything, images, make
+from tests.reference.test_around import vit
 from tests.test_faithfulness import NAMES, PAIRS, setting
 from tests.test_localize import ADVERSARIAL
+from tests.test_waits import WAITS
 
 pytestmark = [
     pytest.mark.cuda,
@@ -84,6 +87,60 @@ def test_gradients_wait_for_whose_targets_are_whose_alone(method, targets, monke
     with never_waiting():
         found = explainer(pictures, targets).maps
     torch.testing.assert_close(found, want)
+
+
+LEAST = ("ablationcam", "eigencam", "fuse", "generic-attention", "lrp", "rollout", "saliency")
+"""Methods that are not on the hot path, but should wait no more often than counted elsewhere."""
+
+
+@pytest.mark.parametrize("spec", [*LEAST, "scorecam", "smoothgrad(samples=2)", "tta"])
+def test_other_methods_wait_no_more_often_than_counted(spec):
+    model = vit().float() if spec in ("rollout", "generic-attention") else make("plain")
+    explainer = attrib.Explainer(model.cuda(), spec, spec=SPEC)
+    given, targets = images(3).cuda(), [[0, 1], [], [3]]
+    explainer(given, targets)
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            explainer(given, targets)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [str(w.message) for w in caught if "called a synchronizing" in str(w.message)]
+    assert len(waits) <= WAITS[spec] + (spec == "eigencam")  # torch looks at the decomposition
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_jpegs_decoded_there_are_nearly_those_of_pillow(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    soft, file = torch.randint(256, (1, 3, 6, 8)).float(), io.BytesIO()
+    soft = torch.nn.functional.interpolate(soft, (96, 128), mode="bicubic")[0].clamp(0, 255)
+    image = Image.fromarray(soft.byte().permute(1, 2, 0).numpy())
+    image.save(file, "JPEG", quality=95, exif=exif)
+    explainer = attrib.Explainer(make("plain").cuda(), "cam", spec=SPEC, decode="device")
+    found = explainer.reader().read(file.getvalue())
+    want = attrib.read_image(file.getvalue())
+    assert found.pixels.is_cuda
+    assert found.pixels.shape == want.pixels.shape
+    off = (found.pixels.cpu().float() - want.pixels.float()).abs()
+    assert off.max() <= 16
+    assert off.mean() < 1
+
+
+def test_a_captured_program_gives_what_the_program_gives():
+    """As docs/device.md says: torch captures it in a CUDA graph."""
+    explainer = attrib.Explainer(attrib.load_model("demo", device="cuda"), "infocam+")
+    module = explainer.export(boxes="all", tolerance=1e-3).program.module()
+    captured = torch.compile(module, mode="reduce-overhead")
+    given = torch.randn(2, 3, 96, 96, device="cuda")
+    with torch.no_grad():
+        want = module(given)
+        for _ in range(3):  # the graph is captured on the way
+            found = [x.clone() for x in captured(given)]
+    for now, before in zip(found[:3], want[:3], strict=True):
+        torch.testing.assert_close(now, before, rtol=1e-3, atol=1e-3)
 
 
 def awaited(*tensors):
