@@ -278,7 +278,7 @@ def test_in_batches_the_fastest_peer_of_each_method_is_timed():
 
 def test_methods_that_try_the_features_are_measured_too(monkeypatch):
     monkeypatch.setattr(peers, "PEERS", ())
-    (table,) = maps.tables(QUICK, [replace(TINY, methods=maps.TRIALS, size=32)])
+    (table,) = maps.tables(QUICK, [replace(TINY, methods=maps.TRIALS, size=64)])
     assert named(table)[2:] == [("attrib", method) for method in maps.TRIALS]
     assert all(row.limit is None for row in table.rows)
 
@@ -323,6 +323,7 @@ def test_rib_is_beside_the_published_loop():
     assert table.rows[2].peer == "loop"
 
 
+@pytest.mark.filterwarnings("ignore:Setting ")
 def test_captum_is_called_by_hand_and_finds_the_same():
     tables = list(captum.tables(QUICK, SMALL, steps=2, samples=60, size=64))
     assert len(tables) == 15

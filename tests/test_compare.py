@@ -194,7 +194,7 @@ def test_a_comparison_makes_two_passes_and_keeps_nothing(paths, monkeypatch):
     attrib.compare(split, paths[:2], ["cam", "gradcam"], metrics=[])
     assert len(calls) == once
     assert len(recalls) == 3
-    assert all(recall._kept == {} and recall._images is None for recall in recalls)
+    assert all(recall._last is None for recall in recalls)
 
 
 def test_what_is_recalled_is_of_the_same_images_and_model():

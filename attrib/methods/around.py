@@ -226,7 +226,8 @@ def _scaled(images: Float[Tensor, "b _ h w"], scale: float) -> Float[Tensor, "b 
     size = [round(side * scale) for side in images.shape[2:]]
     if size == list(images.shape[2:]):
         return images.clone()
-    return F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    exact = images.to(torch.promote_types(images.dtype, torch.float32))  # as antialiasing needs
+    return F.interpolate(exact, size=size, mode="bilinear", antialias=True).to(images.dtype)
 
 
 def _resized(maps: Float[Tensor, "n _u _v"], size: torch.Size) -> Float[Tensor, "n u v"]:

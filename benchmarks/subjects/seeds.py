@@ -62,7 +62,7 @@ def _table(setting: Setting, folder: Path, effort: Effort) -> Table:
     data = _data(setting, folder)
     read = maker.read(data[0])
     candidates = [
-        call("torch", "the network alone", partial(_passes, model, read[1])),
+        call("torch", "the network alone", partial(_passes, model, [view.here() for view in read[1]])),
         call(OURS, "job", _job(explainer, data, folder), limit=LIMIT, per=PICTURES),
         call(OURS, "maps of a picture that was read", partial(maker, data[0], *read)),
         call(OURS, "reading it and making its views", partial(maker.read, data[0])),
