@@ -61,8 +61,9 @@ def _table(setting: Setting, folder: Path, effort: Effort) -> Table:
     maker = SeedMaker(explainer.classifier, explainer.method, OPTIONS)
     data = _data(setting, folder)
     read = maker.read(data[0])
+    views = [view.here() for view in read[1]]
     candidates = [
-        call("torch", "the network alone", partial(_passes, model, [view.here() for view in read[1]])),
+        call("torch", "the network alone", partial(_passes, model, views)),
         call(OURS, "job", _job(explainer, data, folder), limit=LIMIT, per=PICTURES),
         call(OURS, "maps of a picture that was read", partial(maker, data[0], *read)),
         call(OURS, "reading it and making its views", partial(maker.read, data[0])),
