@@ -140,7 +140,8 @@ class Smooth(Method):
         """Draw on the CPU in float32, so that every device and precision sees the same."""
         generator = torch.Generator().manual_seed(self.seed)
         for _ in range(self.samples):
-            yield torch.randn(images.shape[1:], generator=generator).to(images)
+            draw = torch.randn(images.shape[1:], generator=generator)
+            yield draw.to(images, non_blocking=True)
 
 
 @METHODS.register

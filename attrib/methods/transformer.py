@@ -7,7 +7,7 @@ from typing import Annotated, Literal, final
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attrib import surgery
@@ -180,10 +180,10 @@ def _fused(attention: Attention, how: Literal["mean", "max", "min"]) -> Float[Te
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Reading:
-    """How tokens lie over a picture, and which of them the head reads."""
+    """How tokens lie over a picture, and the numbers of those that the head reads."""
 
     layout: Layout
-    read: Bool[Tensor, " t"]
+    read: Int[Tensor, " s"]
 
 
 def _to_patches(
@@ -209,7 +209,8 @@ def _reading(classifier: SpatialClassifier, images: Tensor) -> _Reading:
     size = _size(images)
     if size not in known:
         generator = torch.Generator().manual_seed(0)
-        picture = torch.randn(images.shape[1:], generator=generator).to(images)[None]
+        picture = torch.randn(images.shape[1:], generator=generator)
+        picture = picture.to(images, non_blocking=True)[None]
         with surgery.inference(classifier.model), torch.enable_grad():
             layers, logits = attention_of(classifier, picture.requires_grad_())
             weights = torch.linspace(-1, 1.3, logits.shape[1]).to(logits).expand_as(logits)
@@ -220,7 +221,7 @@ def _reading(classifier: SpatialClassifier, images: Tensor) -> _Reading:
             raise no_transformer(classifier, f"the {t} that attend are not the patches")
         if not gradient.any():
             raise ModelError(f"the logits of {classifier.spec.name} depend on no attention")
-        known[size] = _Reading(layout=layout, read=gradient.abs().amax((0, 1, 3)) > 0)
+        known[size] = _Reading(layout=layout, read=gradient.abs().amax((0, 1, 3)).nonzero()[:, 0])
     return known[size]
 
 

@@ -60,7 +60,7 @@ def noise(model: nn.Module, spec: ModelSpec) -> Float[Tensor, "1 _ h w"]:
     """Make one image of normal noise from a generator of its own, on the model's device."""
     shape = (1, len(spec.mean), *spec.input_size)
     image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return image.to(surgery.device_of(model), surgery.dtype_of(model))
+    return image.to(surgery.device_of(model), surgery.dtype_of(model), non_blocking=True)
 
 
 @contextmanager

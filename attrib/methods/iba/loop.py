@@ -70,16 +70,19 @@ def iba(
         InputError: the grid is too small for sigma.
     """
     r = features.to(torch.promote_types(features.dtype, torch.float32))
-    mean, std, active = (x.to(r) for x in (statistics.mean, statistics.std, statistics.active))
+    known = (statistics.mean, statistics.std, statistics.active)
+    mean, std, active = (x.to(r, non_blocking=r.is_cuda) for x in known)
     s = std.clamp(min=LEAST_STD)
-    down, across = (_smoothing(sigma, side).to(r) for side in r.shape[2:])
+    down, across = (_smoothing(sigma, side).to(r, non_blocking=True) for side in r.shape[2:])
     alpha = torch.full_like(r, START).requires_grad_()
     first, second = torch.zeros_like(r), torch.zeros_like(r)
     for step, eps in enumerate(noise, 1):
         with torch.enable_grad():
             # the complement of lambda is what is small, and what the logarithm is taken of
             rest = down @ torch.sigmoid(-alpha) @ across.T
-            z = ((1 - rest) * r + rest * (s * eps.to(r)[:, None] + mean)) * active
+            z = (
+                (1 - rest) * r + rest * (s * eps.to(r, non_blocking=True)[:, None] + mean)
+            ) * active
             signal = (1 - rest) * (r - mean) / s
             capacity = -0.5 * (1 + 2 * rest.log() - signal**2 - rest**2) * active
             total = loss(z) + beta * capacity.mean((1, 2, 3))
