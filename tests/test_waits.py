@@ -50,8 +50,8 @@ WAITS = {
     "xgradcam": 1,
 }
 ELSEWHERE = {"gradient-shap", "smoothgrad", "shapley-sampling"}
-"""Captum draws noise on the GPU, which one that is not there cannot; and for each order of the parts
-it looks at every pixel by itself, which takes too long here."""
+"""Captum draws noise on the GPU, which one that is not there cannot; and for each order of the
+parts it looks at every pixel by itself, which takes too long here."""
 
 
 def test_every_method_is_in_the_table():
