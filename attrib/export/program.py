@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from attrib.errors import InputError
+from attrib.export.capture import Captured
 from attrib.export.check import Deviation, compare, eager, smooth_noise
 from attrib.export.formats import Format, format_for, made, runner, write
 from attrib.export.graph import OUTPUTS, Graph, GraphOptions, exportable
@@ -41,6 +43,23 @@ class Program:
     program: Any
     metadata: dict[str, Any]
     deviation: Deviation
+
+    def captured(self, count: int) -> Captured:
+        """Capture it as a CUDA graph for so many images at a time, which is faster for few.
+
+        Raises:
+            InputError: it is not a torch program that was exported on a GPU, or no image is asked.
+            ExportError: it cannot be captured.
+        """
+        device = self.metadata["device"]
+        if count < 1 or not str(device).startswith("cuda"):
+            raise InputError(
+                "a CUDA graph is captured for one image or more, from a program that was exported "
+                f"with format='torch' on a GPU; got {count} images and the device {device}"
+            )
+        shape, kind = self.metadata["input"]["shape"], self.metadata["input"]["dtype"]
+        example = torch.zeros(count, *shape[1:], dtype=getattr(torch, kind), device=device)
+        return Captured(runner(self.program, "torch"), example)
 
     def save(self, path: str | Path) -> Path:
         """Write a .pt2 or an .onnx file, as the program's format is, whole or not at all."""
