@@ -5,6 +5,8 @@ The ONNX part is skipped without onnx, onnxscript and onnxruntime, but not in `m
 
 import json
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ import attrib
 from attrib.cli import app
 from attrib.errors import ExportError, InputError, MissingExtraError, SplitError
 from attrib.export import OUTPUTS
+from attrib.export.capture import Captured
 from attrib.export.formats import format_for, runner
 from attrib.export.graph import Graph, GraphOptions, boxes_of
 from attrib.localize import largest_component_batched, largest_component_bounded
@@ -343,3 +346,44 @@ def test_a_model_without_class_maps_has_no_program():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
     with pytest.raises(SplitError):
         attrib.Explainer(model, "cam", spec=SPEC).export()
+
+
+class FakeGraph:
+    """Stands in for a CUDA graph: what is run while it is captured, it runs again."""
+
+    def replay(self):
+        for mine, new in zip(self.outputs, self.run(), strict=True):
+            mine.copy_(new)
+
+
+def test_a_graph_reads_and_writes_memory_of_its_own(monkeypatch):
+    runs = []
+
+    def run(images):
+        runs.append(len(images))
+        return (images.sum((1, 2, 3)),)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", nullcontext)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda: SimpleNamespace(wait_stream=lambda _: None))
+    captured = Captured(run, images(2))
+    assert len(runs) > 1  # warm, then captured
+    captured._graph.outputs = captured._outputs
+    captured._graph.run = lambda: run(captured._images)
+    given, other = images(2, seed=1), images(2, seed=2)
+    first, kept = captured(given)[0], given.clone()
+    second = captured(other)[0]
+    assert torch.equal(first, given.sum((1, 2, 3)))
+    assert torch.equal(second, other.sum((1, 2, 3)))
+    assert torch.equal(given, kept)
+    with pytest.raises(InputError, match=r"captured for torch.float32 \(2, 3, .*capture another"):
+        captured(images(3))
+
+
+def test_a_program_of_the_cpu_is_not_captured(demo):
+    program = attrib.Explainer(demo, "cam").export()
+    with pytest.raises(InputError, match="exported with format='torch' on a GPU; got 1 images and"):
+        program.captured(1)

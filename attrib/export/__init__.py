@@ -1,5 +1,6 @@
 """Explanations for services: a model and its explanation as one program of tensor operations."""
 
+from attrib.export.capture import Captured
 from attrib.export.check import Deviation
 from attrib.export.formats import Format
 from attrib.export.graph import OUTPUTS, BoxKind, Graph, GraphOptions
@@ -8,6 +9,7 @@ from attrib.export.program import Program, export_program
 __all__ = [
     "OUTPUTS",
     "BoxKind",
+    "Captured",
     "Deviation",
     "Format",
     "Graph",

@@ -45,7 +45,7 @@ class Program:
     deviation: Deviation
 
     def captured(self, count: int) -> Captured:
-        """Capture it as a CUDA graph for so many images at a time, which is faster for few.
+        """Capture it as a CUDA graph for so many images at a time, for where launches cost most.
 
         Raises:
             InputError: it is not a torch program that was exported on a GPU, or no image is asked.
@@ -141,6 +141,7 @@ def _meaning(
         "input": {
             "name": "images",
             "shape": ["batch", len(classifier.spec.mean), *options.image_size],
+            "dtype": str(dtype_of(classifier.model)).removeprefix("torch."),
         },
         "outputs": list(OUTPUTS),
         "target": "most likely class",
