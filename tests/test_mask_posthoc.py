@@ -22,6 +22,7 @@ from attrib.datasets import Folder, Scenes, UnlabelledFolder
 from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, OutputError, SpecError, SplitError, WeightsError
 from attrib.fit import MaskConfig, fit_mask
+from attrib.images import preprocess
 from attrib.types import ModelSpec, Targets
 from tests.models import SPEC, Everything, Flat, MlpHead, images, make
 
@@ -194,12 +195,9 @@ def test_hidden_pixels_show_the_mean_colour_of_the_training_pictures(root, tmp_p
     config = replace(CONFIG, epochs=1, fill="data-mean", randomise=False)
     fit_mask(demo(), folder(root), out=tmp_path, config=config)
     hidden, spec = load_file(tmp_path / "model.safetensors")["hidden"], demo().spec
-    sums = torch.zeros(3).double()
-    for i in range(12):  # 64 x 64, and the model's pictures are larger squares
-        pixels = torch.tensor(list(Image.open(root / f"{i}.png").getdata())).double()
-        sums += pixels.mean(0) / 255 / 12
-    colour = hidden * torch.tensor(spec.std) + torch.tensor(spec.mean)
-    torch.testing.assert_close(colour.double(), sums, atol=2e-3, rtol=0)
+    fed, _ = preprocess([attrib.read_image(root / f"{i}.png") for i in range(12)], spec)
+    want = fed.double().mean((0, 2, 3))
+    torch.testing.assert_close(hidden.double(), want, atol=1e-5, rtol=0)
     _, found = posthoc(fill="data-mean", randomise=False)
     assert "hidden" not in found.state_dict()
     with pytest.raises(InputError, match="mean colour of the training pictures"):

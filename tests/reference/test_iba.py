@@ -10,6 +10,7 @@ from torch import nn
 import attrib
 from attrib.datasets import UnlabelledFolder, picture_batches
 from attrib.errors import InputError, OutputError, SplitError
+from attrib.images import Picture, preprocess
 from attrib.methods.iba import IBA, Statistics, estimate_statistics, iba, method
 from attrib.methods.iba.cut import cut, default_layer, rest_of
 from attrib.surgery import inference
@@ -190,8 +191,11 @@ def test_statistics_of_a_folder_are_those_of_its_pictures(double, tmp_path):
     for i, picture in enumerate(pixels):
         place = tmp_path / "deeper" if i > 4 else tmp_path
         Image.fromarray(picture.numpy()).save(place / f"{i}.png")
-    mean, std = (torch.tensor(v).double()[:, None, None] for v in (SPEC.mean, SPEC.std))
-    given = (pixels.permute(0, 3, 1, 2).double() / 255 - mean) / std
+    given, _ = preprocess(
+        [Picture(pixels=p) for p in pixels.permute(0, 3, 1, 2)],
+        classifier.spec,
+        dtype=torch.float64,
+    )
     want = estimate_statistics(classifier, [given], LAYER)
     for source, size in ((tmp_path, 3), (str(tmp_path), 16), (UnlabelledFolder(tmp_path), 1)):
         found = estimate_statistics(classifier, picture_batches(classifier, source, size), LAYER)
