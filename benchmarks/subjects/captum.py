@@ -33,7 +33,6 @@ KNOWN_DIFFERENCES = {
 """Methods whose maps may differ, and why. They are timed all the same: the work is the same."""
 LOGITS = "attrib makes the logits by a forward pass of its own"
 WHYS = {
-    "integrated-gradients": f"{LOGITS}, and keeps what layers overwrite in place for the way back",
     "deeplift": f"{LOGITS}, lays out the network as modules that are used once, and pools' windows "
     "side by side",
     "guided-gradcam": "attrib's Grad-CAM is a forward pass of its own, and the network is laid out "
