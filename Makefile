@@ -9,7 +9,7 @@ demo: $(VENV)/.run
 	$(BIN)/attrib demo --out out
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=attrib --cov-report=term:skip-covered
+	ATTRIB_EXTRAS=required OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov=attrib --cov-report=term:skip-covered
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

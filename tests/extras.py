@@ -4,7 +4,7 @@ import os
 from importlib.util import find_spec
 
 REQUIRED = os.environ.get("ATTRIB_EXTRAS") == "required"
-"""A test then fails without them and is not skipped."""
+"""As in `make test`, which installs them: a test then fails without them and is not skipped."""
 
 
 def missing(*packages: str) -> str:

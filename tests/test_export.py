@@ -1,6 +1,6 @@
 """A model and its explanation as one program: what it returns, and what it refuses.
 
-The ONNX part is skipped without onnx, onnxscript and onnxruntime.
+The ONNX part is skipped without onnx, onnxscript and onnxruntime, but not in `make test`.
 """
 
 import json
