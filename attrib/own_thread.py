@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from threading import Lock, get_ident
 from typing import Any
 
 from torch import nn
 
-__all__ = ["copied", "detoured", "guard", "hooked"]
+__all__ = ["copied", "detoured", "guard", "hooked", "within"]
 
 guard = Lock()
 """Held while flags, hooks and detours are set and undone, never while a model runs."""
@@ -87,6 +87,21 @@ def detoured(module: nn.Module, act: Callable[..., Any]) -> Iterator[None]:
                 detour.acts[thread] = before
             if not detour.acts:
                 detour.end(module)
+
+
+@contextmanager
+def within(module: nn.Module, enter: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Let a module do what it does inside of a context, in this thread; its hooks run outside."""
+    detour = module.__dict__.get("forward")
+    own = isinstance(detour, _Detour)
+    forward = detour.acts.get(get_ident(), detour.forward) if own else module.forward
+
+    def act(*args: Any, **kwargs: Any) -> Any:
+        with enter():
+            return forward(*args, **kwargs)
+
+    with detoured(module, act):
+        yield
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -20,30 +20,30 @@ WAITS = {
     "ablationcam": 2,  # whether the rest of the model gives the logits; whose targets are whose
     "cam": 0,
     "captum": 2 * PAIRS,
-    "deconvolution": 0,
-    "deeplift": 2 * PAIRS,
+    "deconvolution": 1,
+    "deeplift": 1,
     "eigencam": 0,  # of torch's own decomposition there is one more on a GPU that is there
     f"feature-ablation({GRID})": 18 * PAIRS,  # to number the parts, and Captum's, for each part
     "fuse": 1,
     "generic-attention": 1,
     "gradcam": 1,
     "gradcam++": 1,
-    "guided-backprop": 0,
-    "guided-gradcam": 1,
+    "guided-backprop": 1,
+    "guided-gradcam": 2,
     "hirescam": 1,
     f"iba(steps={STEPS})": 1,  # whether the rest of the model gives the logits
     "infocam": 0,
     "infocam+": 0,
-    "input-x-gradient": 0,
+    "input-x-gradient": 1,
     f"integrated-gradients(steps={STEPS})": 3 * PAIRS,
     f"kernel-shap({GRID}, samples=8)": 28 * PAIRS,  # Captum draws and weighs sets on the host
     "layercam": 1,
     f"lime({GRID}, samples=8)": 21 * PAIRS,
-    "lrp": 0,
+    "lrp": 1,
     "occlusion(window=16, stride=16)": 4 * PAIRS,
     f"rib(steps={STEPS})": 11,  # for each picture, and in each step whether it explodes
     "rollout": 0,
-    "saliency": 0,
+    "saliency": 1,
     "scorecam": 1,
     "smooth(samples=2)": 2,  # those of gradcam, for each draw
     "tta": 0,

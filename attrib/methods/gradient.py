@@ -221,19 +221,34 @@ def _attribute(
             "gradients",
             (method.layer, owners, labels),
             images,
-            lambda _: _gradients(features.logits, raw, pairs, owners, again),
+            lambda _: gradients_of(features.logits, raw, pairs, owners, again),
         )
         size = (images.shape[-2], images.shape[-1])
-        maps = combine(_rows(features.grid, owners), layout.grid(gradients, size))
+        maps = combine(rows_of(features.grid, owners), layout.grid(gradients, size))
         logits = features.logits.detach()
     maps = maps.relu() if method.relu else maps
     return method._result(classifier, images, maps, pairs, logits)
 
 
-def _gradients(
-    logits: Float[Tensor, "b c"], raw: Tensor, pairs: Targets, owners: list[int], again: bool
+def gradients_of(
+    logits: Float[Tensor, "b c"],
+    raw: Tensor,
+    pairs: Targets,
+    owners: list[int],
+    again: bool = False,
 ) -> Tensor:
-    """Differentiate each pair's logit: all images at once, once for each further class of one."""
+    """Differentiate each pair's logit: all images at once, once for each further class of one.
+
+    Args:
+        logits: Of a batch.
+        raw: What to differentiate by; its first axis is the batch's.
+        pairs: Images and classes.
+        owners: `pairs.image`, on the host.
+        again: Leave what was recorded, for another call.
+
+    Returns:
+        A gradient per pair.
+    """
     rounds = rounds_of(owners)
     parts = [raw.new_zeros(0, *raw.shape[1:])]
     for rows in rounds:
@@ -242,7 +257,7 @@ def _gradients(
         seed[pairs.image[picked], pairs.label[picked]] = 1
         keep = again or rows is not rounds[-1]
         (gradient,) = torch.autograd.grad(logits, raw, seed, retain_graph=keep)
-        parts.append(_rows(gradient, [owners[row] for row in rows]))
+        parts.append(rows_of(gradient, [owners[row] for row in rows]))
     if len(rounds) == 1:
         return parts[1]
     order = sorted(range(len(owners)), key=list(chain.from_iterable(rounds)).__getitem__)
@@ -261,6 +276,6 @@ def rounds_of(owners: list[int]) -> list[list[int]]:
     return rounds
 
 
-def _rows(x: Tensor, owners: list[int]) -> Tensor:
+def rows_of(x: Tensor, owners: list[int]) -> Tensor:
     """Pick each pair's image; a batch with one class per image is as it is."""
     return x if owners == list(range(len(x))) else x[to_device(owners, x.device)]

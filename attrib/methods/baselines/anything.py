@@ -13,7 +13,6 @@ from torch import Tensor
 from attrib.errors import SpecError, UnknownNameError, nearest
 from attrib.methods.base import METHODS, Method
 from attrib.methods.baselines.modular import Modular
-from attrib.methods.baselines.rules import DEEPLIFT
 from attrib.methods.baselines.run import (
     Batch,
     Channels,
@@ -131,9 +130,8 @@ def _taken_apart(
 
     def make(classifier: SpatialClassifier, pictures: Tensor) -> Any:
         hooked = model.name == "model"
-        return kind(
-            Modular(classifier, pictures, DEEPLIFT) if hooked else forward_of(classifier), **own
-        )
+        given = Modular(classifier, pictures) if hooked else forward_of(classifier)
+        return kind(given, **own)
 
     return make, {key: value for key, value in options.items() if key not in own}
 

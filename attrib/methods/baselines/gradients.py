@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attrib.methods.base import METHODS, Method
+from attrib.methods.baselines.once import Back, attribute_once, plainly
 from attrib.methods.baselines.run import (
     Batch,
     Channels,
@@ -38,11 +39,12 @@ class Saliency(Method):
 
     $$M_y(p) = \max_c \Big|\frac{\partial n_y}{\partial x_c(p)}\Big|$$
 
-    Simonyan et al., *Deep Inside Convolutional Networks*, section 3.1, by Captum's `Saliency`.
+    Simonyan et al., *Deep Inside Convolutional Networks*, section 3.1; the same as Captum's
+    `Saliency`.
 
     Args:
         channels: How the colours of a pixel become one value; the paper takes the largest.
-        batch: Pictures per backward pass.
+        batch: Pictures per pass.
     """
 
     name = "saliency"
@@ -55,19 +57,13 @@ class Saliency(Method):
 
     def by_colour(self, classifier: SpatialClassifier) -> Explain:
         """See `ByColour`."""
-        saliency = explainers().Saliency(forward_of(classifier))
-
-        def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            return saliency.attribute(pictures, labels, abs=False)  # type: ignore[no-any-return]
-
-        return explain
+        return Back(run=plainly(classifier)).by_colour()
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
-        """See `Method.attribute`; one backward pass."""
-        chunk = by_pixel(self.by_colour(classifier), self.channels)
-        return attribute(self, classifier, images, targets, chunk, together=self.batch)
+        """See `Method.attribute`; one pass and one back."""
+        return attribute_once(self, classifier, images, targets, Back(run=plainly(classifier)))
 
 
 @METHODS.register
@@ -78,12 +74,12 @@ class InputXGradient(Method):
 
     $$M_y(p) = \sum_c x_c(p)\, \frac{\partial n_y}{\partial x_c(p)}$$
 
-    Shrikumar et al., *Not Just a Black Box*, by Captum's `InputXGradient`. x is the normalised
-    picture, so that the data's mean colour counts for nothing.
+    Shrikumar et al., *Not Just a Black Box*; the same as Captum's `InputXGradient`. x is the
+    normalised picture, so that the data's mean colour counts for nothing.
 
     Args:
         channels: How the colours of a pixel become one value.
-        batch: Pictures per backward pass.
+        batch: Pictures per pass.
     """
 
     name = "input-x-gradient"
@@ -96,21 +92,19 @@ class InputXGradient(Method):
 
     def by_colour(self, classifier: SpatialClassifier) -> Explain:
         """See `ByColour`."""
-        product = explainers().InputXGradient(forward_of(classifier))
-
-        def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            with torch.enable_grad():
-                values = product.attribute(pictures, labels)
-            return values.detach()  # type: ignore[no-any-return]
-
-        return explain
+        return self._back(classifier).by_colour()
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
-        """See `Method.attribute`; one backward pass."""
-        chunk = by_pixel(self.by_colour(classifier), self.channels)
-        return attribute(self, classifier, images, targets, chunk, together=self.batch)
+        """See `Method.attribute`; one pass and one back."""
+        return attribute_once(self, classifier, images, targets, self._back(classifier))
+
+    def _back(self, classifier: SpatialClassifier) -> Back:
+        def finish(gradient: Tensor, pictures: Tensor, _score: Tensor) -> Tensor:
+            return gradient * pictures
+
+        return Back(run=plainly(classifier), finish=finish)
 
 
 @METHODS.register

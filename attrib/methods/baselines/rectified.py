@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from attrib.methods.base import METHODS, Method
-from attrib.methods.baselines.modular import Modular
-from attrib.methods.baselines.rules import DEEPLIFT, lrp_rules, relu_rules
+from attrib.methods.baselines.once import Back, attribute_once, handed_back
+from attrib.methods.baselines.ruled import ruled
+from attrib.methods.baselines.rules import Changes, lrp_rules, relu_rules
 from attrib.methods.baselines.run import (
     Batch,
     Channels,
     Explain,
     Reference,
-    attribute,
-    by_pixel,
-    explainers,
-    of_pixels,
     reference,
+    without_channels,
 )
 from attrib.methods.gradient import GradCAM
 from attrib.models import SpatialClassifier
@@ -62,7 +59,7 @@ class GuidedBackprop(Method):
 
     def by_colour(self, classifier: SpatialClassifier) -> Explain:
         """See `ByColour`."""
-        return _backward(classifier, self.name, explainers().GuidedBackprop)
+        return _past_relus(classifier, self.name, gated=True).by_colour()
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
@@ -72,8 +69,8 @@ class GuidedBackprop(Method):
         Raises:
             ModelError: there is no ReLU, or something acts as one and cannot be seen as such.
         """
-        chunk = by_pixel(self.by_colour(classifier), self.channels)
-        return attribute(self, classifier, images, targets, chunk, together=self.batch)
+        back = _past_relus(classifier, self.name, gated=True)
+        return attribute_once(self, classifier, images, targets, back)
 
 
 @METHODS.register
@@ -102,14 +99,14 @@ class Deconvolution(Method):
 
     def by_colour(self, classifier: SpatialClassifier) -> Explain:
         """See `ByColour`."""
-        return _backward(classifier, self.name, explainers().Deconvolution)
+        return _past_relus(classifier, self.name, gated=False).by_colour()
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`; raises as `GuidedBackprop.attribute` does."""
-        chunk = by_pixel(self.by_colour(classifier), self.channels)
-        return attribute(self, classifier, images, targets, chunk, together=self.batch)
+        back = _past_relus(classifier, self.name, gated=False)
+        return attribute_once(self, classifier, images, targets, back)
 
 
 @METHODS.register
@@ -141,7 +138,8 @@ class GuidedGradCAM(Method):
 
     def by_colour(self, classifier: SpatialClassifier) -> Explain:
         """See `ByColour`."""
-        fine, dtype = self._guided(classifier), dtype_of(classifier.model)
+        fine = _past_relus(classifier, self.name, gated=True).by_colour()
+        dtype = dtype_of(classifier.model)
 
         def explain(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
             pairs = Targets(image=torch.arange(len(labels), device=labels.device), label=labels)
@@ -155,15 +153,11 @@ class GuidedGradCAM(Method):
     ) -> Attribution:
         """See `Method.attribute`; raises as `GuidedBackprop.attribute` does."""
         coarse = self._coarse(classifier, images.clone(), targets)
-        chunk = by_pixel(self._guided(classifier), self.channels)
-        fine = of_pixels(
-            classifier, images, coarse.targets, chunk, batch=self.batch, together=self.batch
-        )
-        maps = fine * _enlarged(coarse.maps, fine)
+        known = coarse.targets, coarse.logits
+        back = _past_relus(classifier, self.name, gated=True)
+        fine, *_ = handed_back(classifier, images, targets, back, batch=self.batch, known=known)
+        maps = without_channels(fine * _enlarged(coarse.maps, fine)[:, None], self.channels)
         return self._result(classifier, images, maps, coarse.targets, coarse.logits)
-
-    def _guided(self, classifier: SpatialClassifier) -> Explain:
-        return _backward(classifier, self.name, explainers().GuidedBackprop)
 
     def _coarse(
         self, classifier: SpatialClassifier, images: Tensor, targets: TargetRule
@@ -203,15 +197,7 @@ class DeepLift(Method):
 
     def by_colour(self, classifier: SpatialClassifier) -> Explain:
         """See `ByColour`."""
-
-        def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            deeplift = explainers().DeepLift(Modular(classifier, pictures, DEEPLIFT))
-            start = reference(pictures, self.reference, classifier.spec)
-            # Captum's rule for max pooling looks at the first picture where nothing changes
-            alone = zip(pictures.split(1), start.split(1), labels.split(1), strict=True)
-            return torch.cat([deeplift.attribute(*one).detach() for one in alone])
-
-        return explain
+        return self._back(classifier).by_colour()
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
@@ -221,8 +207,22 @@ class DeepLift(Method):
         Raises:
             ModelError: a part that is neither linear nor one of the activations above; names it.
         """
-        chunk = by_pixel(self.by_colour(classifier), self.channels)
-        return attribute(self, classifier, images, targets, chunk)
+        return attribute_once(self, classifier, images, targets, self._back(classifier))
+
+    def _back(self, classifier: SpatialClassifier) -> Back:
+        def start_of(pictures: Tensor) -> Tensor:
+            return reference(pictures.detach(), self.reference, classifier.spec)
+
+        def run(pictures: Tensor, hooks: bool) -> Tensor:
+            changes = Changes()
+            with torch.no_grad():
+                ruled(classifier, start_of(pictures), changes.reference)
+            return ruled(classifier, pictures, changes.picture, hooks=hooks)
+
+        def finish(multiplier: Tensor, pictures: Tensor, _score: Tensor) -> Tensor:
+            return multiplier * (pictures - start_of(pictures))
+
+        return Back(run=run, finish=finish)
 
 
 @METHODS.register
@@ -259,13 +259,7 @@ class LRP(Method):
 
     def by_colour(self, classifier: SpatialClassifier) -> Explain:
         """See `ByColour`."""
-        rules = lrp_rules(self.rule, self.epsilon)
-
-        def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-            lrp = explainers().LRP(Modular(classifier, pictures, rules))
-            return lrp.attribute(pictures, labels).detach()  # type: ignore[no-any-return]
-
-        return explain
+        return self._back(classifier).by_colour()
 
     def attribute(
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
@@ -275,24 +269,27 @@ class LRP(Method):
         Raises:
             ModelError: a part that relevance has no rule for, such as a gate; names it.
         """
-        chunk = by_pixel(self.by_colour(classifier), self.channels)
-        return attribute(self, classifier, images, targets, chunk, together=self.batch)
+        return attribute_once(self, classifier, images, targets, self._back(classifier))
+
+    def _back(self, classifier: SpatialClassifier) -> Back:
+        rules = lrp_rules(self.rule, self.epsilon)
+
+        def run(pictures: Tensor, hooks: bool) -> Tensor:
+            return ruled(classifier, pictures, rules, hooks=hooks)
+
+        def finish(share: Tensor, _pictures: Tensor, score: Tensor) -> Tensor:
+            return share * score[:, None, None, None]
+
+        return Back(run=run, finish=finish)
 
 
-def _backward(
-    classifier: SpatialClassifier, name: str, kind: Callable[[nn.Module], Any]
-) -> Explain:
-    rules = relu_rules(name)
-
-    def explain(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
-        modular = Modular(classifier, pictures, rules)
-        return kind(modular).attribute(pictures, labels).detach()  # type: ignore[no-any-return]
-
-    return explain
+def _past_relus(classifier: SpatialClassifier, name: str, *, gated: bool) -> Back:
+    rules = relu_rules(name, gated=gated)
+    return Back(run=lambda pictures, hooks: ruled(classifier, pictures, rules, hooks=hooks))
 
 
 def _enlarged(
-    coarse: Float[Tensor, "n u v"], like: Float[Tensor, "n *_ h w"]
+    coarse: Float[Tensor, "n u v"], like: Float[Tensor, "n _ h w"]
 ) -> Float[Tensor, "n h w"]:
     size = like.shape[-2:]
     return F.interpolate(coarse[:, None].to(like), size=size, mode="bilinear")[:, 0]

@@ -1,152 +1,290 @@
-"""Which function calls the rules of back-propagation are about, and what becomes of them."""
+"""The rules of methods that go back through a network in their own way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
+from torch.utils._pytree import tree_map
 
-from attrib.methods.baselines.modular import (
+from attrib.calls import Function
+from attrib.errors import ModelError
+from attrib.methods.baselines.ruled import (
     LINEAR,
     SHAPES,
-    Make,
     Rules,
-    activation,
-    layer,
-    six_of,
+    Ruling,
+    depends,
+    options_of,
+    value_of,
 )
 
-__all__ = ["DEEPLIFT", "lrp_rules", "relu_rules"]
+__all__ = ["Changes", "lrp_rules", "plain_options", "relu_rules", "rescale_rules"]
+
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "celu": F.celu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "hardsigmoid": F.hardsigmoid,
+    "hardswish": F.hardswish,
+    "hardtanh": F.hardtanh,
+    "leaky_relu": F.leaky_relu,
+    "mish": F.mish,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "selu": F.selu,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "tanh": torch.tanh,
+}
+"""Functions of single values."""
 
 
-class _Cap(nn.Module):
-    """What makes a ReLU a ReLU6."""
+def relu_rules(method: str, *, gated: bool) -> Rules:
+    """Make the rules of methods that change what ReLUs hand back.
 
-    def forward(self, x: Tensor) -> Tensor:
-        capped: Tensor = x.clamp(max=6)
-        return capped
+    Args:
+        method: Its name, for messages.
+        gated: The gradient also stops where the ReLU gives 0.
+    """
 
+    def rectified(_function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        return _Rectified.apply(value_of(args, kwargs), gated)  # type: ignore[no-any-return, no-untyped-call]
 
-class _TwoReLUs(nn.Module):
-    """ReLU6 as a difference, each part of which has a rule."""
+    def six(function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        options = options_of("hardtanh", args, kwargs)
+        ends = options.get("min_val", 0), options.get("max_val", 6)
+        if function.__name__ == "hardtanh" and ends != (0, 6):
+            raise ModelError(f"hardtanh between {ends[0]} and {ends[1]} is no ReLU6")
+        return rectified(function, args, kwargs).clamp(max=6)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.low, self.high = nn.ReLU(), nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        low: Tensor = self.low(x.clone())
-        high: Tensor = self.high(x - 6)
-        return low - high
-
-
-class _Windows(nn.Module):
-    """Max pooling with its windows side by side, so that none shares a place with another."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.options = dict(options)
-        kernel, dilation = (_pair(options.get(k) or 1) for k in ("kernel_size", "dilation"))
-        self.kernel, self.dilation = kernel, dilation
-        self.stride = _pair(options.get("stride") or kernel)
-        self.padding = _pair(options.get("padding") or 0)
-        self.pool = nn.MaxPool2d((1, kernel[0] * kernel[1]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c = x.shape[:2]
-        with torch.no_grad():
-            out = F.max_pool2d(x, **self.options).shape[2:]
-            least = float(x.min()) - 1
-        edges = []
-        for axis in (1, 0):
-            reach = (out[axis] - 1) * self.stride[axis]
-            reach += self.dilation[axis] * (self.kernel[axis] - 1) + 1
-            before = self.padding[axis]
-            edges += [before, max(0, reach - x.shape[2 + axis] - before)]
-        padded = F.pad(x, edges, value=least)
-        windows = F.unfold(padded, self.kernel, self.dilation, 0, self.stride)
-        whole = (padded.shape[2:], self.kernel, self.dilation, self.stride)
-        rows, cols = (
-            (size - d * (k - 1) - 1) // s + 1 for size, k, d, s in zip(*whole, strict=True)
-        )
-        grid = windows.view(b, c, -1, rows, cols)[..., : out[0], : out[1]]
-        side_by_side = grid.permute(0, 1, 3, 4, 2).flatten(2, 3)
-        return self.pool(side_by_side).view(b, c, *out)  # type: ignore[no-any-return]
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-def _max_pool(options: Mapping[str, Any]) -> nn.Module:
-    kernel, stride = _pair(options["kernel_size"]), _pair(options.get("stride") or 0)
-    apart = stride == (0, 0) or (stride[0] >= kernel[0] and stride[1] >= kernel[1])
-    return nn.MaxPool2d(**options) if apart else _Windows(options)
-
-
-def relu_rules(method: str) -> Rules:
-    """Make the rules of methods that change what ReLUs hand back."""
-    six = six_of(lambda: nn.Sequential(nn.ReLU(), _Cap()))
     return Rules(
         method=method,
-        modules={"relu": activation(nn.ReLU), "relu6": six, "hardtanh": six},
+        rulings={"relu": rectified, "relu6": six, "hardtanh": six},
         refused=frozenset({"clamp", "clamp_min", "clip", "maximum", "threshold", "rrelu"}),
         needs="has no ReLU, whose gradient this method is about; use 'saliency'",
         reason="it may act as a ReLU and is none; use 'saliency', or write it as a ReLU",
     )
 
 
-_DIFFERENCE = six_of(_TwoReLUs)
-DEEPLIFT = Rules(
-    method="deeplift",
-    modules={
-        "relu": activation(nn.ReLU),
-        "relu6": _DIFFERENCE,
-        "hardtanh": _DIFFERENCE,
-        "leaky_relu": activation(nn.LeakyReLU),
-        "elu": activation(nn.ELU),
-        "sigmoid": activation(nn.Sigmoid),
-        "tanh": activation(nn.Tanh),
-        "softplus": activation(nn.Softplus),
-        "max_pool2d": _max_pool,
-    },
-    passing=LINEAR | SHAPES,
-    reason="the rescale rule is for sums, layers and simple activations; use "
-    "'integrated-gradients', which is for any network",
-)
-"""The rules of DeepLIFT."""
+class _Rectified(torch.autograd.Function):
+    """A ReLU whose gradient is rectified, and gated too if asked."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gated: bool) -> Tensor:
+        out = x.relu()
+        if gated:
+            ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        if not ctx.saved_tensors:
+            return gradient.relu(), None
+        gate = torch.ops.aten.threshold_backward  # of torch's own ReLU, in one go
+        return gate(gradient, ctx.saved_tensors[0], 0).relu_(), None
+
+
+Fresh = tuple[Tensor]
+"""A tensor that nobody else holds: in a tuple, as autograd takes what it is given for shared."""
+
+
+class _Scaled(torch.autograd.Function):
+    """A value for another, whose gradient is multiplied by a factor; None for 1."""
+
+    @staticmethod
+    def forward(ctx: Any, _x: Tensor, value: Fresh, factor: Tensor | None) -> Tensor:
+        ctx.save_for_backward(*[] if factor is None else [factor])
+        return value[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return (gradient * ctx.saved_tensors[0] if ctx.saved_tensors else gradient), None, None
+
+
+SAME = 1e-10
+"""Values that differ by less hand the derivative back; as in Captum."""
+
+
+class Changes:
+    """The activations of a reference, and then the rescale rule between them and a picture's.
+
+    `reference` and `picture` are the rules of two passes of one model, the one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[str, Tensor, Any]] = []
+        self._next = 0
+        names = dict.fromkeys((*ACTIVATIONS, "max_pool2d"))
+        self.reference = rescale_rules({name: partial(self._noted, name) for name in names})
+        self.picture = rescale_rules({name: partial(self._rescaled, name) for name in names})
+
+    def _noted(
+        self, name: str, _f: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor:
+        x = value_of(args, kwargs).clone()
+        made = _computed(name, x, plain_options(name, args, kwargs))
+        self._seen.append((name, x, made))
+        return (made[0] if name == "max_pool2d" else made).clone()
+
+    def _rescaled(
+        self, name: str, _f: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor:
+        x = value_of(args, kwargs)
+        known, x0, made0 = self._seen[self._next] if self._next < len(self._seen) else ("", x, None)
+        if known != name or x0.shape != x.shape:
+            raise ModelError("the model calls other functions for the picture than the reference")
+        self._next += 1
+        options = plain_options(name, args, kwargs)
+        if name == "max_pool2d":
+            (y, at), (y0, at0) = _computed(name, x.detach(), options), made0
+            return _PooledChange.apply(x, (y,), at, x - x0, y0, at0)  # type: ignore[no-any-return, no-untyped-call]
+        y, slope = _with_slope(name, x, options)
+        change = x.detach() - x0
+        factor = torch.where(change.abs() < SAME, slope, (y - made0) / change)
+        return _Scaled.apply(x, (y,), factor)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def rescale_rules(rulings: dict[str, Ruling]) -> Rules:
+    """Make the rules of DeepLIFT of how it answers activations and pools."""
+    return Rules(
+        method="deeplift",
+        rulings=rulings,
+        passing=LINEAR | SHAPES,
+        reason="the rescale rule is for sums, layers and simple activations; use "
+        "'integrated-gradients', which is for any network",
+    )
+
+
+def plain_options(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the options of a call, as if it did not work in place and gave values alone."""
+    options = options_of(name, args, kwargs)
+    return {k: v for k, v in options.items() if k not in ("inplace", "return_indices")}
+
+
+def _computed(name: str, x: Tensor, options: Mapping[str, Any]) -> Any:
+    """Do what a call does; for a pool, also tell where its values are from."""
+    if name == "max_pool2d":
+        return F.max_pool2d(x, **options, return_indices=True)
+    return ACTIVATIONS[name](x, **options)
+
+
+def _with_slope(name: str, x: Tensor, options: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Compute an activation and its derivative."""
+    with torch.enable_grad():
+        own = x.detach().requires_grad_()
+        y = ACTIVATIONS[name](own, **options)
+        (slope,) = torch.autograd.grad(y, own, torch.ones_like(y))
+    return y.detach(), slope
+
+
+class _PooledChange(torch.autograd.Function):
+    """Max pooling by the rescale rule.
+
+    What the picture's maximum has over the reference's is given to where the former is; what it
+    lacks, to where the latter is.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, _x: Tensor, value: Fresh, at: Tensor, change: Tensor, y0: Tensor, at0: Tensor
+    ) -> Tensor:
+        (y,) = value
+        most = torch.maximum(y, y0)
+        ctx.save_for_backward(at, at0, change, most - y0, y - most)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        at, at0, change, gained, lost = ctx.saved_tensors
+        given = _put(gradient * gained, at, change) + _put(gradient * lost, at0, change)
+        same = change.abs() < SAME
+        handed = torch.where(same, _put(gradient, at, change), given / change)
+        return handed, None, None, None, None, None
+
+
+def _put(values: Tensor, at: Tensor, like: Tensor) -> Tensor:
+    """Add values up at the places of planes that they are from."""
+    planes = torch.zeros_like(like).flatten(2)
+    return planes.scatter_add(2, at.flatten(2), values.flatten(2)).view_as(like)
 
 
 def lrp_rules(rule: str, epsilon: float) -> Rules:
     """Make the rules of relevance propagation; see `LRP`."""
-    from captum.attr._utils import lrp_rules
-
-    kinds = {"gamma": lrp_rules.GammaRule, "alpha1-beta0": lrp_rules.Alpha1_Beta0_Rule}
-    small: Make = layer(lambda: lrp_rules.EpsilonRule(epsilon))
-    weighted = layer(kinds[rule]) if rule in kinds else small
+    small = partial(_in_proportion, epsilon, None)
+    weighted = partial(_in_proportion, epsilon, _WEIGHTS.get(rule))
     names = (LINEAR | {"max_pool2d"}) - {"interpolate"}
-    linear = dict.fromkeys(names, small)
     layers = dict.fromkeys(("conv1d", "conv2d", "conv3d", "linear"), weighted)
-    six = six_of(lambda: _passing(F.relu6))
-    rectifiers = {
-        "relu": activation(nn.ReLU),
-        "relu6": six,
-        "hardtanh": six,
-        "tanh": activation(nn.Tanh),
-    }
+    activations = {name: partial(_handed_on, name) for name in _ON}
     return Rules(
         method="lrp",
-        modules={**linear, **layers, **rectifiers},
+        rulings={**dict.fromkeys(names, small), **layers, **activations},
         passing=SHAPES,
         reason="relevance has no rule for it; use 'input-x-gradient' or 'integrated-gradients'",
     )
 
 
-def _passing(function: Callable[[Tensor], Tensor]) -> nn.Module:
-    """Make an activation that Captum takes for a ReLU, whose relevance it hands on."""
-    module = nn.ReLU()
-    module.forward = function  # type: ignore[method-assign, assignment]
-    return module
+_ON = ("hardtanh", "relu", "relu6", "tanh")
+"""Activations that hand all relevance on."""
+_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gamma": lambda weight: weight + 0.25 * weight.clamp(min=0),
+    "alpha1-beta0": lambda weight: weight.clamp(min=0),
+}
+"""By which weights a layer hands relevance back, if not by its own."""
+
+
+def _handed_on(
+    name: str, _function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Tensor:
+    x = value_of(args, kwargs)
+    made = _computed(name, x.detach(), plain_options(name, args, kwargs))
+    return _Scaled.apply(x, (made,), None)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _in_proportion(
+    epsilon: float,
+    weights: Callable[[Tensor], Tensor] | None,
+    function: Function,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Tensor:
+    """Call a layer so that it hands relevance back in proportion to what each input added."""
+    args, kwargs = tree_map(_weighing, (args, dict(kwargs)))
+    if weights is None:
+        made = function(*args, **kwargs)
+        return _Shared.apply(made, (made.detach().clone(),), epsilon)  # type: ignore[no-any-return, no-untyped-call]
+    with torch.no_grad():
+        value = function(*args, **kwargs)
+    if "weight" in kwargs:
+        kwargs = {**kwargs, "weight": weights(kwargs["weight"])}
+    else:
+        args = (args[0], weights(args[1]), *args[2:])
+    return _Shared.apply(function(*args, **kwargs), (value,), epsilon)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _weighing(x: Any) -> Any:
+    """Copy what depends on the picture, such that its gradient is multiplied by itself."""
+    if not depends(x):
+        return x
+    own = x.detach().clone()
+    return _Scaled.apply(x, (own,), own)  # type: ignore[no-untyped-call]
+
+
+class _Shared(torch.autograd.Function):
+    """A value for what a layer made, whose gradient is divided by the latter."""
+
+    @staticmethod
+    def forward(ctx: Any, made: Tensor, value: Fresh, epsilon: float) -> Tensor:
+        ctx.save_for_backward(made)
+        ctx.epsilon = epsilon
+        return value[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (made,) = ctx.saved_tensors
+        return gradient / (made + torch.where(made < 0, -ctx.epsilon, ctx.epsilon)), None, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -19,17 +19,20 @@ from attrib.registry import AtLeast
 from attrib.types import Attribution, ModelSpec, TargetRule, Targets
 
 __all__ = [
+    "Aside",
     "Batch",
     "ByColour",
     "Channels",
     "Chunk",
     "Count",
     "Explain",
+    "Pictures",
     "Reference",
     "attribute",
     "by_pixel",
     "explainers",
     "forward_of",
+    "in_float",
     "noise_of",
     "of_pixels",
     "reference",
@@ -107,36 +110,49 @@ def of_pixels(
     together: int = 1,
     seed: int = 0,
 ) -> Float[Tensor, "n h w"]:
-    """Explain pairs a few at a time; with half the batch from where memory ran out.
-
-    A model may write in place over what a layer needs to go back. That is kept aside from where
-    it turns out to be needed: it costs a tenth of what the network does.
-    """
-    exact = images.to(torch.promote_types(images.dtype, torch.float32))
-    aside: Callable[[], AbstractContextManager[Any]] = nullcontext
-
-    def explained(rows: slice, batch: int) -> Tensor:
-        pictures, labels = exact[pairs.image[rows]], pairs.label[rows]
-        with (
-            surgery.inference(classifier.model),
-            seeded(seed, images.device),
-            quiet(),
-            aside(),  # which torch lets one thread do at a time, as `seeded` does
-        ):
-            return chunk(pictures, labels, batch).detach()
+    """Explain pairs a few at a time; with half the batch from where memory ran out."""
+    exact, aside = in_float(images), Aside(images.device)
 
     def step(rows: slice, batch: int) -> Tensor:
-        nonlocal aside
-        try:
-            return explained(rows, batch)
-        except RuntimeError as error:
-            if aside is not nullcontext or _OVERWRITTEN not in str(error):
-                raise
-        aside = torch.autograd.graph.allow_mutation_on_saved_tensors
-        return explained(rows, batch)
+        pictures, labels = exact[pairs.image[rows]], pairs.label[rows]
+
+        def explained() -> Tensor:
+            with seeded(seed, images.device), quiet():
+                return chunk(pictures, labels, batch).detach()
+
+        with surgery.inference(classifier.model):
+            return aside(explained)
 
     out = in_steps(len(pairs), batch, step, rows=together)
     return torch.cat(out) if out else exact.new_zeros(0, *images.shape[2:])
+
+
+def in_float(images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ h w"]:
+    """Bring pictures to float32, unless they are more exact."""
+    return images.to(torch.promote_types(images.dtype, torch.float32))
+
+
+class Aside:
+    """Runs what goes back through a model that may write in place over what a layer needs for it.
+
+    That is kept aside from where it turns out to be needed: it costs a tenth of what the network
+    does, and torch lets one thread do it at a time, as `seeded` does.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._needed = device, False
+
+    def __call__(self, run: Callable[[], Tensor]) -> Tensor:
+        """Run, and once more if something was written over."""
+        if not self._needed:
+            try:
+                return run()
+            except RuntimeError as error:
+                if _OVERWRITTEN not in str(error):
+                    raise
+        self._needed = True
+        with seeded(0, self._device), torch.autograd.graph.allow_mutation_on_saved_tensors():
+            return run()
 
 
 def explainers() -> Any:
@@ -154,16 +170,18 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def forward_of(classifier: SpatialClassifier) -> Callable[[Tensor], Tensor]:
-    """Make the function that perturbed pictures go through: logits, in the pictures' precision.
+def forward_of(classifier: SpatialClassifier, *, hooks: bool = False) -> Callable[[Tensor], Tensor]:
+    """Make the function that pictures go through: logits, in the pictures' precision.
 
-    Hooks on the model itself are to see the user's pictures only, so it calls `forward`.
+    Args:
+        classifier: The model, split.
+        hooks: Let hooks on the model itself see the pictures; they are to see the user's only.
     """
-    dtype = surgery.dtype_of(classifier.model)
+    model = classifier.model
+    dtype, run = surgery.dtype_of(model), model if hooks else model.forward
 
     def forward(pictures: Tensor) -> Tensor:
-        own = pictures.to(dtype, copy=True)
-        return classifier.logits_of(classifier.model.forward(own)).to(pictures.dtype)
+        return classifier.logits_of(run(pictures.to(dtype, copy=True))).to(pictures.dtype)
 
     return forward
 
