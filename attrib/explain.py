@@ -48,8 +48,8 @@ class Explainer:
     """A model and a method, wrapped once and used for many pictures.
 
     May be used from several threads at once, as may several that share a model: each thread gets
-    what it would get alone. Methods that look at gradients of pixels or at perturbed pictures wait
-    for each other, as they need torch's random state for themselves; all others run side by side.
+    what it would get alone. Methods that look at perturbed or noisy pictures wait for each
+    other, as they need torch's random state for themselves; all others run side by side.
 
     Args:
         model: A timm, torchvision or custom module, a name that `attrib.load_model` takes, or a

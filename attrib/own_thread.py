@@ -93,8 +93,10 @@ def detoured(module: nn.Module, act: Callable[..., Any]) -> Iterator[None]:
 def within(module: nn.Module, enter: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
     """Let a module do what it does inside of a context, in this thread; its hooks run outside."""
     detour = module.__dict__.get("forward")
-    own = isinstance(detour, _Detour)
-    forward = detour.acts.get(get_ident(), detour.forward) if own else module.forward
+    if isinstance(detour, _Detour):
+        forward = detour.acts.get(get_ident(), detour.forward)
+    else:
+        forward = module.forward
 
     def act(*args: Any, **kwargs: Any) -> Any:
         with enter():

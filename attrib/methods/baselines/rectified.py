@@ -39,14 +39,13 @@ class GuidedBackprop(Method):
 
     $$R^{l}_i = [a^l_i > 0]\,[R^{l+1}_i > 0]\; R^{l+1}_i$$
 
-    Springenberg et al., *Striving for Simplicity*, section 3.4, by Captum's `GuidedBackprop`. ReLU6
-    is a ReLU with a cap. Other activations pass their gradient. Deviation from Captum: the rule is
-    about each use of a ReLU, also where it works in place, is shared, is a bare function, or reads
-    what others read.
+    Springenberg et al., *Striving for Simplicity*, section 3.4. ReLU6 is a ReLU with a cap. Other
+    activations pass their gradient. The same as Captum's `GuidedBackprop`, but about each use of a
+    ReLU, also where it works in place, is shared, is a bare function, or reads what others read.
 
     Args:
         channels: How the colours of a pixel become one value.
-        batch: Pictures per backward pass.
+        batch: Pictures per pass.
     """
 
     name = "guided-backprop"
@@ -81,12 +80,12 @@ class Deconvolution(Method):
 
     $$R^{l}_i = [R^{l+1}_i > 0]\; R^{l+1}_i$$
 
-    Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, section 2.1, by
-    Captum's `Deconvolution`. What is said of `GuidedBackprop` holds here too.
+    Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, section 2.1;
+    the same as Captum's `Deconvolution`. What is said of `GuidedBackprop` holds here too.
 
     Args:
         channels: How the colours of a pixel become one value.
-        batch: Pictures per backward pass.
+        batch: Pictures per pass.
     """
 
     name = "deconvolution"
@@ -124,7 +123,7 @@ class GuidedGradCAM(Method):
     Args:
         layer: Module path of Grad-CAM's features; by default the last usable one.
         channels: How the colours of a pixel become one value.
-        batch: Pictures per backward pass.
+        batch: Pictures per pass.
     """
 
     name = "guided-gradcam"
@@ -175,15 +174,15 @@ class DeepLift(Method):
 
     where the multiplier m of an activation is its change in output over its change in input.
     Shrikumar et al., *Learning Important Features Through Propagating Activation Differences*,
-    section 3.5.1, by Captum's `DeepLift`. ReLU6 is taken as ReLU(x) - ReLU(x - 6). Refused where a
-    network has other nonlinear parts than ReLU, ReLU6, leaky ReLU, ELU, sigmoid, tanh, softplus and
-    max pooling: the sum would not hold. Deviation from Captum: the windows of a pool that overlap
-    are laid side by side first, where Captum's rule drops what two of them take from one place.
+    section 3.5.1. For max pooling and activations of single values, from ReLU to GELU and SiLU;
+    refused where a network has other nonlinear parts: the sum would not hold. The same as Captum's
+    `DeepLift` where that takes the network, but that what windows of a pool take from one place
+    adds up, where Captum's rule drops all but one.
 
     Args:
         reference: What the picture is compared with.
         channels: How the colours of a pixel become one value.
-        batch: Pictures per backward pass, references included.
+        batch: Pictures per pass; their references are run before them.
     """
 
     name = "deeplift"
@@ -234,7 +233,7 @@ class LRP(Method):
     $$R_i = \sum_j \frac{a_i w_{ij}}{\epsilon + \sum_{i'} a_{i'} w_{i'j}}\, R_j$$
 
     Bach et al., *On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
-    Relevance Propagation*, eq. 58, by Captum's `LRP`. `rule` is that of convolutions and
+    Relevance Propagation*, eq. 58; the same as Captum's `LRP`. `rule` is that of convolutions and
     fully connected layers: `epsilon` as above; `gamma` with positive weights raised by a quarter;
     `alpha1-beta0` with positive weights alone. Pools, sums, means and batch norm follow `epsilon`.
     Activations hand relevance on. With `epsilon` and without max pooling, a ReLU network's maps are
@@ -244,7 +243,7 @@ class LRP(Method):
         rule: How convolutions and fully connected layers hand relevance on.
         epsilon: Keeps denominators from zero.
         channels: How the colours of a pixel become one value.
-        batch: Pictures per backward pass.
+        batch: Pictures per pass.
     """
 
     name = "lrp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -54,7 +55,7 @@ def relu_rules(method: str, *, gated: bool) -> Rules:
     """
 
     def rectified(_function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        return _Rectified.apply(value_of(args, kwargs), gated)  # type: ignore[no-any-return, no-untyped-call]
+        return _Rectified.apply(value_of(args, kwargs), gated)  # type: ignore[no-any-return]
 
     def six(function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         options = options_of("hardtanh", args, kwargs)
@@ -118,8 +119,7 @@ class Changes:
     """
 
     def __init__(self) -> None:
-        self._seen: list[tuple[str, Tensor, Any]] = []
-        self._next = 0
+        self._seen = deque[tuple[str, Tensor, Any]]()  # name, input and what came out
         names = dict.fromkeys((*ACTIVATIONS, "max_pool2d"))
         self.reference = rescale_rules({name: partial(self._noted, name) for name in names})
         self.picture = rescale_rules({name: partial(self._rescaled, name) for name in names})
@@ -130,24 +130,28 @@ class Changes:
         x = value_of(args, kwargs).clone()
         made = _computed(name, x, plain_options(name, args, kwargs))
         self._seen.append((name, x, made))
-        return (made[0] if name == "max_pool2d" else made).clone()
+        out: Tensor = made[0] if name == "max_pool2d" else made
+        return out.clone()
 
     def _rescaled(
         self, name: str, _f: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Tensor:
-        x = value_of(args, kwargs)
-        known, x0, made0 = self._seen[self._next] if self._next < len(self._seen) else ("", x, None)
-        if known != name or x0.shape != x.shape:
-            raise ModelError("the model calls other functions for the picture than the reference")
-        self._next += 1
-        options = plain_options(name, args, kwargs)
+        x, options = value_of(args, kwargs), plain_options(name, args, kwargs)
+        x0, made0 = self._of_reference(name, x)
         if name == "max_pool2d":
             (y, at), (y0, at0) = _computed(name, x.detach(), options), made0
-            return _PooledChange.apply(x, (y,), at, x - x0, y0, at0)  # type: ignore[no-any-return, no-untyped-call]
+            return _PooledChange.apply(x, (y,), at, x - x0, y0, at0)  # type: ignore[no-any-return]
         y, slope = _with_slope(name, x, options)
         change = x.detach() - x0
         factor = torch.where(change.abs() < SAME, slope, (y - made0) / change)
-        return _Scaled.apply(x, (y,), factor)  # type: ignore[no-any-return, no-untyped-call]
+        return _Scaled.apply(x, (y,), factor)  # type: ignore[no-any-return]
+
+    def _of_reference(self, name: str, x: Tensor) -> tuple[Tensor, Any]:
+        if self._seen:
+            known, x0, made0 = self._seen.popleft()
+            if known == name and x0.shape == x.shape:
+                return x0, made0
+        raise ModelError("the model calls other functions for the picture than for the reference")
 
 
 def rescale_rules(rulings: dict[str, Ruling]) -> Rules:
@@ -243,7 +247,7 @@ def _handed_on(
 ) -> Tensor:
     x = value_of(args, kwargs)
     made = _computed(name, x.detach(), plain_options(name, args, kwargs))
-    return _Scaled.apply(x, (made,), None)  # type: ignore[no-any-return, no-untyped-call]
+    return _Scaled.apply(x, (made,), None)  # type: ignore[no-any-return]
 
 
 def _in_proportion(
@@ -257,14 +261,14 @@ def _in_proportion(
     args, kwargs = tree_map(_weighing, (args, dict(kwargs)))
     if weights is None:
         made = function(*args, **kwargs)
-        return _Shared.apply(made, (made.detach().clone(),), epsilon)  # type: ignore[no-any-return, no-untyped-call]
+        return _Shared.apply(made, (made.detach().clone(),), epsilon)  # type: ignore[no-any-return]
     with torch.no_grad():
         value = function(*args, **kwargs)
     if "weight" in kwargs:
         kwargs = {**kwargs, "weight": weights(kwargs["weight"])}
     else:
         args = (args[0], weights(args[1]), *args[2:])
-    return _Shared.apply(function(*args, **kwargs), (value,), epsilon)  # type: ignore[no-any-return, no-untyped-call]
+    return _Shared.apply(function(*args, **kwargs), (value,), epsilon)  # type: ignore[no-any-return]
 
 
 def _weighing(x: Any) -> Any:
@@ -272,7 +276,7 @@ def _weighing(x: Any) -> Any:
     if not depends(x):
         return x
     own = x.detach().clone()
-    return _Scaled.apply(x, (own,), own)  # type: ignore[no-untyped-call]
+    return _Scaled.apply(x, (own,), own)
 
 
 class _Shared(torch.autograd.Function):
