@@ -156,7 +156,7 @@ def test_features_and_gradients_are_shared_to_the_bit(kind, layer):
     twice = Targets(image=torch.tensor([0, 1, 1, 2]), label=torch.tensor([2, 0, 3, 1]))
     option = f"(layer={layer!r})" if layer else ""
     methods = [resolve(name + option) for name in BY_GRADIENT] + [resolve("infocam+")]
-    calls, recall = [], Recall()
+    calls, recall, passes = [], Recall(), 2 if layer else 1
     alone = [method.attribute(split, batch.clone(), twice) for method in methods]
     remembering = split.remembering(recall)
     vars(remembering)["gradient_layer"] = ""
@@ -165,18 +165,19 @@ def test_features_and_gradients_are_shared_to_the_bit(kind, layer):
         recall.forget()
         calls.clear()
         found = {m: m.attribute(remembering, batch.clone(), twice) for m in order}
-        assert len(calls) == 2  # one without gradients, for infocam+
+        assert len(calls) == passes  # one without gradients, for infocam+
         for method, want in zip(methods, alone, strict=True):
             assert torch.equal(found[method].maps, want.maps)
             assert torch.equal(found[method].logits, want.logits)
     other = Targets(image=torch.tensor([0, 2]), label=torch.tensor([1, 1]))
     again = methods[0].attribute(remembering, batch.clone(), other)
     handle.remove()
-    assert len(calls) == 2
+    assert len(calls) == passes
     assert torch.equal(again.maps, methods[0].attribute(split, batch.clone(), other).maps)
 
 
-def test_a_comparison_makes_two_passes_and_keeps_nothing(paths, monkeypatch):
+@pytest.mark.parametrize(("options", "passes"), [("", 1), ("(layer='features.5')", 2)])
+def test_a_comparison_makes_few_passes_and_keeps_nothing(options, passes, paths, monkeypatch):
     model, calls, recalls = make("in-place"), [], []
     split = attrib.split(model, spec=SPEC)
     begin = Recall.__init__
@@ -184,15 +185,15 @@ def test_a_comparison_makes_two_passes_and_keeps_nothing(paths, monkeypatch):
         Recall, "__init__", lambda self, *a, **k: recalls.append(self) or begin(self, *a, **k)
     )
     model.register_forward_hook(lambda *_: calls.append(1))
-    methods = ["cam", "infocam", "infocam+", *BY_GRADIENT]
+    methods = ["cam", "infocam", "infocam+", *(method + options for method in BY_GRADIENT)]
     attrib.compare(split, paths[:2], methods, metrics=[])
-    once = len(calls)
+    assert len(calls) == passes
     calls.clear()
     attrib.compare(split, paths[:4], methods, metrics=[], batch_size=2)
-    assert len(calls) - once == 2  # what is more than two was to find the layer
+    assert len(calls) == 2 * passes
     calls.clear()
-    attrib.compare(split, paths[:2], ["cam", "gradcam"], metrics=[])
-    assert len(calls) == once
+    attrib.compare(split, paths[:2], ["cam", "gradcam" + options], metrics=[])
+    assert len(calls) == passes
     assert len(recalls) == 3
     assert all(recall._last is None for recall in recalls)
 

@@ -87,11 +87,20 @@ def test_targets_on_the_gpu_are_checked_in_one_go(waits):
 def test_gradients_wait_once_to_know_how_many_passes(method, waits, monkeypatch):
     """The passes themselves are beyond a GPU that is not there."""
     monkeypatch.setattr("torch.autograd.grad", lambda _y, x, _seed, **_: (torch.ones_like(x),))
-    _, there = explainers(method, "plain")
-    there.classifier.__dict__["gradient_layer"] = "features.5"
+    _, there = explainers(f"{method}(layer='features.5')", "plain")
     waits.clear()
     there(images(3), [[0, 1], [], [3]])
     assert waits == RESULTS
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"])
+def test_gradients_that_are_known_are_not_waited_for(method, waits):
+    here, there = explainers(method, "plain")
+    want = here(images(3), [[0, 1], [], [3]]).maps
+    waits.clear()
+    found = there(images(3), [[0, 1], [], [3]]).maps
+    assert waits == []
+    torch.testing.assert_close(found.cpu(), want)
 
 
 @unplaced

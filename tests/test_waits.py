@@ -24,20 +24,24 @@ WAITS = {
     "deeplift": 1,
     "eigencam": 0,  # of torch's own decomposition there is one more on a GPU that is there
     f"feature-ablation({GRID})": 18 * PAIRS,  # to number the parts, and Captum's, for each part
-    "fuse": 1,
+    "fuse": 0,
     "generic-attention": 1,
-    "gradcam": 1,
-    "gradcam++": 1,
+    "gradcam": 0,
+    "gradcam(layer='features.5')": 1,
+    "gradcam++": 0,
+    "gradcam++(layer='features.5')": 1,
     "guided-backprop": 1,
-    "guided-gradcam": 2,
-    "hirescam": 1,
+    "guided-gradcam": 1,
+    "hirescam": 0,
+    "hirescam(layer='features.5')": 1,
     f"iba(steps={STEPS})": 1,  # whether the rest of the model gives the logits
     "infocam": 0,
     "infocam+": 0,
     "input-x-gradient": 1,
     f"integrated-gradients(steps={STEPS})": 3 * PAIRS,
     f"kernel-shap({GRID}, samples=8)": 28 * PAIRS,  # Captum draws and weighs sets on the host
-    "layercam": 1,
+    "layercam": 0,
+    "layercam(layer='features.5')": 1,
     f"lime({GRID}, samples=8)": 21 * PAIRS,
     "lrp": 1,
     "occlusion(window=16, stride=16)": 4 * PAIRS,
@@ -45,9 +49,10 @@ WAITS = {
     "rollout": 0,
     "saliency": 1,
     "scorecam": 1,
-    "smooth(samples=2)": 2,  # those of gradcam, for each draw
+    "smooth(samples=2)": 0,
     "tta": 0,
-    "xgradcam": 1,
+    "xgradcam": 0,
+    "xgradcam(layer='features.5')": 1,
 }
 ELSEWHERE = {"gradient-shap", "smoothgrad", "shapley-sampling"}
 """Captum draws noise on the GPU, which one that is not there cannot; and for each order of the

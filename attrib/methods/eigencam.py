@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attrib.methods.base import METHODS, Method
-from attrib.models import SpatialClassifier
+from attrib.models import Features, SpatialClassifier
 from attrib.types import Attribution, TargetRule
 
 __all__ = ["EigenCAM"]
@@ -48,12 +48,19 @@ class EigenCAM(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-        with classifier.differentiable(images, self.layer) as (features, _, _):
-            logits = features.logits.detach()
-            maps = _principal(features.grid.detach(), self.centre)
+        features = self._features(classifier, images)
+        maps = _principal(features.grid, self.centre)
+        logits = features.logits
         pairs = targets(logits)
         maps = maps.relu() if self.relu else maps
         return self._result(classifier, images, maps[pairs.image], pairs, logits)
+
+    def _features(self, classifier: SpatialClassifier, images: Tensor) -> Features:
+        """Take them from the pass that other methods of the layer use, too."""
+        if not self.layer and classifier.constant_gradient:
+            return classifier.forward(images)
+        with classifier.differentiable(images, self.layer) as (features, _, _):
+            return Features(grid=features.grid.detach(), logits=features.logits.detach())
 
 
 def _principal(grid: Float[Tensor, "b k u v"], centre: bool) -> Float[Tensor, "b u v"]:

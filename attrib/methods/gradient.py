@@ -1,7 +1,8 @@
 """Maps from features and the gradient of the class score with respect to them.
 
 They work at any layer of any differentiable model. By default that is the last layer whose cells
-the logits depend on, and the network before it is run without recording anything.
+the logits depend on, and the network before it is run without recording anything. Where a linear
+head follows average pooling, the gradient there is known: no pass back is run.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from attrib.types import Attribution, TargetRule, Targets
 
 __all__ = ["GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "XGradCAM"]
 
-Combine = Callable[[Float[Tensor, "n k u v"], Float[Tensor, "n k u v"]], Float[Tensor, "n u v"]]
-"""Makes maps of features and gradients."""
+Combine = Callable[[Float[Tensor, "n k u v"], Float[Tensor, "n k _ _"]], Float[Tensor, "n u v"]]
+"""Makes maps of features and gradients, which may be one value for all cells."""
 
 
 @METHODS.register
@@ -179,28 +180,30 @@ class XGradCAM(Method):
 
 
 Maps = Float[Tensor, "n k u v"]
+Slopes = Float[Tensor, "n k _ _"]
 
 
-def _by_mean_gradient(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+def _by_mean_gradient(a: Maps, g: Slopes) -> Float[Tensor, "n u v"]:
     return torch.einsum("nk,nkuv->nuv", g.mean((2, 3)), a)
 
 
-def _by_growth(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+def _by_growth(a: Maps, g: Slopes) -> Float[Tensor, "n u v"]:
     # alpha divided through by g^2: the cubes of small gradients underflow float32
     alpha = 1 / (2 + g * a.sum((2, 3), keepdim=True))
     alpha = torch.where((g == 0) | ~alpha.isfinite(), 0, alpha)
-    return torch.einsum("nk,nkuv->nuv", (alpha * g.relu()).sum((2, 3)), a)
+    weight = (alpha * g.relu()).mean((2, 3)) * (a.shape[2] * a.shape[3])
+    return torch.einsum("nk,nkuv->nuv", weight, a)
 
 
-def _by_gradient(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+def _by_gradient(a: Maps, g: Slopes) -> Float[Tensor, "n u v"]:
     return (a * g).sum(1)
 
 
-def _by_positive_gradient(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+def _by_positive_gradient(a: Maps, g: Slopes) -> Float[Tensor, "n u v"]:
     return (a * g.relu()).sum(1)
 
 
-def _by_active_gradient(a: Maps, g: Maps) -> Float[Tensor, "n u v"]:
+def _by_active_gradient(a: Maps, g: Slopes) -> Float[Tensor, "n u v"]:
     total = a.sum((2, 3))
     weight = (a * g).sum((2, 3)) / torch.where(total == 0, 1, total)
     return torch.einsum("nk,nkuv->nuv", torch.where(total == 0, 0, weight), a)
@@ -213,6 +216,8 @@ def _attribute(
     targets: TargetRule,
     combine: Combine,
 ) -> Attribution:
+    if not method.layer and classifier.constant_gradient:
+        return _with_constant(method, classifier, images, targets, combine)
     with classifier.differentiable(images, method.layer) as (features, raw, layout):
         pairs = targets(features.logits.detach())
         owners, labels = (tensor.tolist() for tensor in to_host(pairs.image, pairs.label))
@@ -228,6 +233,24 @@ def _attribute(
         logits = features.logits.detach()
     maps = maps.relu() if method.relu else maps
     return method._result(classifier, images, maps, pairs, logits)
+
+
+def _with_constant(
+    method: GradCAM | GradCAMPlusPlus | HiResCAM | LayerCAM | XGradCAM,
+    classifier: SpatialClassifier,
+    images: Tensor,
+    targets: TargetRule,
+    combine: Combine,
+) -> Attribution:
+    """Make maps of the feature map and of the head's weights over the number of its cells."""
+    features = classifier.forward(images)
+    pairs = targets(features.logits)
+    u, v = features.grid.shape[2:]
+    gradients = (classifier.weight[pairs.label] / (u * v))[:, :, None, None]
+    once = len(pairs) == len(images) == 1  # else a copy of a picture's features for each of its
+    maps = combine(features.grid if once else features.grid[pairs.image], gradients)
+    maps = maps.relu() if method.relu else maps
+    return method._result(classifier, images, maps, pairs, features.logits)
 
 
 def gradients_of(

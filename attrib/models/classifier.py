@@ -282,6 +282,15 @@ class SpatialClassifier:
         grid = activate(layout.grid(raw.detach(), _size(images)))
         return Features(grid=grid, logits=logits), raw, layout
 
+    @property
+    def constant_gradient(self) -> bool:
+        """The logits' gradient by the feature map is the linear head's weight over its cells.
+
+        As the CAM identity has it, unless the model rectifies what comes out of the features.
+        """
+        rectified = getattr(self.anatomy, "rectify", False)
+        return self.exact and self.linear is not None and not rectified
+
     @cached_property
     def gradient_layer(self) -> str:
         """The last layer with a grid on which the logits depend; empty for the feature map itself.
@@ -289,6 +298,8 @@ class SpatialClassifier:
         The class token of a transformer leaves its last patch tokens without influence, so there
         the layer before the last attention is taken.
         """
+        if self.constant_gradient:
+            return ""
         from attrib.models.probe import last_differentiable_layer
 
         return last_differentiable_layer(self)

@@ -31,6 +31,8 @@ def linear_evidence(
     if grid.device.type != "cpu":
         return weighted(grid, image, coefficients @ weight)
     weights = _summed(coefficients, weight)
+    if len(grid) == 1:
+        return (weights @ grid[0].flatten(1)).view(-1, *grid.shape[2:])
     owners = Counter(image.tolist())
     each = zip(weights.split([owners[i] for i in range(len(grid))]), grid, strict=True)
     return torch.cat([w @ g.flatten(1) for w, g in each]).view(-1, *grid.shape[2:])
@@ -40,7 +42,7 @@ def _summed(
     coefficients: Float[Tensor, "n c"], weight: Float[Tensor, "c k"]
 ) -> Float[Tensor, "n k"]:
     """Multiply the two; where few classes have a coefficient, only their weights are read."""
-    used = coefficients.any(0).nonzero().flatten()
+    used = coefficients.any(0).nonzero()[:, 0]
     few = 2 * len(used) < len(weight)
     return coefficients[:, used] @ weight[used] if few else coefficients @ weight
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 
 import attrib
 from attrib.models import split
@@ -172,3 +173,25 @@ def test_contrasts_on_a_head_that_is_not_linear():
     for i, y in enumerate(LABELS):
         rest = sum(planes[i, m] for m in range(5) if m != y) / 4
         torch.testing.assert_close(got[i], planes[i, y] - rest)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("resnet18", "layer4"), ("mobilenet_v2", "features"), ("efficientnet_b0", "features")],
+)
+@pytest.mark.parametrize("method", ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam"])
+def test_a_known_gradient_is_the_one_that_comes_back(name, layer, method):
+    torch.manual_seed(0)
+    classifier = attrib.split(torchvision.models.get_model(name).double().eval())
+    assert classifier.constant_gradient
+    x = torch.randn(3, 3, 96, 64, generator=torch.Generator().manual_seed(0)).double()
+    labels = [[1, 7], [], [3]]
+    found = attrib.Explainer(classifier, f"{method}(relu=False)")(x, labels).maps
+    want = attrib.Explainer(classifier, f"{method}(relu=False, layer={layer!r})")(x, labels).maps
+    torch.testing.assert_close(found, want)
+    assert want.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["densenet121", "convnext_tiny", "vit_b_16"])
+def test_other_heads_gradients_are_not_taken_for_known(name):
+    assert not attrib.split(torchvision.models.get_model(name)).constant_gradient
