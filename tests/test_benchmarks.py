@@ -301,10 +301,22 @@ def test_localisation_is_not_timed_where_boxes_differ(monkeypatch):
         list(localisation.tables(QUICK, count=6, model=SMALL))
 
 
-def test_the_sweep_is_beside_the_loop():
-    tables = list(wsol.tables(QUICK, count=2, size=32, steps=20))
+def test_the_sweep_is_beside_the_loop_and_the_forward_pass():
+    *tables, _ = wsol.tables(QUICK, SMALL, count=2, size=32, steps=20, pictures=1)
     assert [table.title for table in tables] == ["contours: largest", "contours: all"]
-    assert all(table.rows[-1].peer for table in tables)
+    for table in tables:
+        assert table.rows[0].what == f"forward, {SMALL}"
+        assert table.rows[-1].peer == "loop"
+
+
+def test_the_evaluation_is_beside_predicting():
+    *_, table = wsol.tables(QUICK, SMALL, count=1, size=32, steps=100, pictures=2)
+    assert table.title == f"evaluate_wsol, {SMALL}, 2 pictures"
+    assert [row.what for row in table.rows][::2] == [
+        "predict",
+        "evaluate_wsol",
+        "scoring the maps",
+    ]
 
 
 def test_seeds_are_beside_the_network():
