@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
@@ -329,10 +330,22 @@ def test_seeds_are_beside_the_network():
     ]
 
 
-def test_rib_is_beside_the_published_loop():
+def test_rib_is_beside_the_published_loop_and_its_operations():
     small = {"model": "resnet10t", "size": 48, "crop": 32, "steps": 2, "others": 3}
     (table,) = rib_subject.tables(QUICK, **small)
-    assert table.rows[2].peer == "loop"
+    assert table.rows[0].library == "torch"
+    assert table.rows[3].peer == "loop"
+    (note,) = table.notes
+    forward, loop, ours, expected = map(int, re.findall(r"(\d+)(?:, at|;)", note))
+    assert loop > ours > expected > forward > 0
+
+
+def test_operations_are_counted_forward_and_backward():
+    conv = nn.Conv2d(3, 5, 3, padding=1)
+    image = torch.ones(2, 3, 8, 8, requires_grad=True)
+    once = 2 * (2 * 8 * 8) * 5 * (3 * 3 * 3)  # a multiplication and an addition each
+    assert rib_subject.operations(lambda: conv(image)) == once
+    assert rib_subject.operations(lambda: conv(image).sum().backward()) == 3 * once
 
 
 @pytest.mark.filterwarnings("ignore:Setting ")
