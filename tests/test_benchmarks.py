@@ -394,6 +394,16 @@ def test_growth_fits_the_exponent():
         assert table.notes[0].startswith("Exponents: forward ")
 
 
+def test_growth_is_that_of_the_least_times_and_of_each_round(monkeypatch):
+    monkeypatch.setattr(growth, "METHODS", ())
+    axis = growth.Axis(name="batch", steps=(1, 2))
+    names = [f"{name}, batch {step}" for name in ("forward", "all") for step in axis.steps]
+    times = [[1.0, 4.0], [4.0, 4.0], [1.0, 1.0], [2.0, 2.0]]
+    rows = harness.rows_of([fake("torch", name) for name in names], times)
+    told = growth._exponents(rows, axis)
+    assert told == ["forward 2.00 (0.00 to 2.00)", "all 1.00 (1.00 to 1.00)"]
+
+
 # What is left of it
 
 
