@@ -290,10 +290,44 @@ def test_explaining_is_beside_predicting():
     assert [row.limit for row in table.rows[3:]] == [explain.LIMIT] * len(explain.METHODS)
 
 
-def test_localisation_is_beside_the_loops():
-    (table,) = localisation.tables(QUICK, count=6, model=SMALL)
-    assert {row.library for row in table.rows} == {"torch", "attrib", "OpenCV", "scikit-image"}
-    assert [row.verdict for row in table.rows].count("") == 4
+def test_localisation_is_beside_the_loops(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    boxes, labels = localisation.tables(QUICK, count=6, model=SMALL)
+    assert {row.library for row in boxes.rows} == {"torch", "attrib", "OpenCV", "scikit-image"}
+    assert [row.verdict for row in boxes.rows].count("") == 4
+    assert {row.library for row in labels.rows} == {"torch", "attrib", "OpenCV"}
+    (note,) = labels.notes
+    assert note.startswith("kornia is missing")
+    assert "pip install 'attrib[bench]'" in note
+
+
+def test_kornia_labels_as_we_do_where_its_steps_suffice():
+    pytest.importorskip("kornia")
+    _, table = localisation.tables(QUICK, count=6, model=SMALL)
+    (ours,) = (row for row in table.rows if row.library == "attrib")
+    assert ours.peer == "kornia"
+    assert table.notes[0] == "kornia: labels are wrong on 0 of the 6 masks."
+    for length, same in ((101, 1), (102, 0)):
+        line = torch.ones(1, 1, length, dtype=torch.bool)
+        found, _ = localisation._with_kornia(line)
+        labels = found["labels after 100 steps"]()
+        assert localisation._alike(labels, line.long()) == same
+
+
+def test_labels_are_the_same_but_for_their_names():
+    labels = torch.tensor([[1, 1, 0, 2]])
+    assert localisation._renamed(labels, torch.tensor([[7, 7, 0, 3]]))
+    assert not localisation._renamed(labels, torch.tensor([[7, 3, 0, 2]]))  # split
+    assert not localisation._renamed(labels, torch.tensor([[7, 7, 0, 7]]))  # joined
+    assert not localisation._renamed(labels, torch.tensor([[0, 0, 1, 2]]))  # of the background
+
+
+def test_labels_are_not_timed_where_they_differ(monkeypatch):
+    monkeypatch.setattr(localisation, "label_components", lambda masks: masks.long())
+    monkeypatch.setattr(localisation, "_boxes", lambda *_: None)
+    monkeypatch.setattr(localisation, "measure", lambda *_, **__: pytest.fail("timed"))
+    with pytest.raises(RuntimeError, match="label differently"):
+        list(localisation.tables(QUICK, count=60, model=SMALL))
 
 
 def test_localisation_is_not_timed_where_boxes_differ(monkeypatch):
