@@ -97,7 +97,7 @@ class Candidate:
         what: What it does; peers that do the same have the same.
         ready: Sets up, gives the call to time, and takes down.
         limit: The target: most that its ratio may be.
-        per: Pictures in a call; times are of one.
+        per: Pictures in a call, or the share of one picture's work; times are of one.
         why: What it does beyond those that it is measured against, for where it falls behind them.
     """
 
@@ -105,7 +105,7 @@ class Candidate:
     what: str
     ready: Ready
     limit: float | None = None
-    per: int = 1
+    per: float = 1
     why: str = ""
 
 

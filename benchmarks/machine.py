@@ -13,7 +13,7 @@ import torch
 
 __all__ = ["busy", "commit", "facts", "speedup"]
 
-PACKAGES = ("attrib", "torch", "torchvision", "timm", "grad-cam", "torchcam", "captum")
+PACKAGES = ("attrib", "torch", "torchvision", "timm", "grad-cam", "torchcam", "captum", "kornia")
 ROOT = Path(__file__).parents[1]
 MEASURED = ("attrib", "benchmarks", ":!benchmarks/results")
 """What has to be as committed for the commit to say what was measured."""

@@ -22,7 +22,17 @@ import attrib
 from benchmarks.harness import Candidate
 from benchmarks.models import Work
 
-__all__ = ["INSTALL", "PEERS", "Agreement", "Peer", "agreements", "candidates", "installed", "told"]
+__all__ = [
+    "INSTALL",
+    "PEERS",
+    "Agreement",
+    "Peer",
+    "agreements",
+    "candidates",
+    "installed",
+    "missing",
+    "told",
+]
 
 INSTALL = "pip install 'attrib[bench]'"
 TOGETHER = 32
@@ -197,15 +207,18 @@ PEERS = (
 
 def installed(peers: Sequence[Peer]) -> tuple[list[Peer], list[str]]:
     """Tell the peers that can be imported, and say of the others what to do."""
-    found, missing = list[Peer](), list[str]()
-    for peer in peers:
-        try:
-            importlib.import_module(peer.module)
-        except ImportError as error:
-            missing.append(f"{peer.name} is missing ({error}); {INSTALL}")
-        else:
-            found.append(peer)
-    return found, missing
+    absent = [missing(peer.name, peer.module) for peer in peers]
+    found = [peer for peer, says in zip(peers, absent, strict=True) if not says]
+    return found, [says for says in absent if says]
+
+
+def missing(name: str, module: str) -> str:
+    """Say what to do if a library cannot be imported; empty if it can."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return f"{name} is missing ({error}); {INSTALL}"
+    return ""
 
 
 def candidates(work: Work, peer: Peer, methods: Sequence[str]) -> dict[str, Candidate]:

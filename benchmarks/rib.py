@@ -8,7 +8,7 @@ The published loop builds the list of other pictures anew for each picture, deco
 fresh batch of them at every step in the same process, runs the whole network on every view at
 every step, and keeps the activations of all scales until one backward pass. First both are run
 without others, to see that they compute the same. Then they take turns, round by round; peak
-memory is that of a process of its own.
+memory is that of a process of its own. Beside them stands one forward pass of all views.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def candidates(options: argparse.Namespace, data: LabelledDataset) -> dict[str, 
         margin=1e9,
     )
     found: dict[str, Loop] = {
+        "forward": partial(forward, classifier, views_of(classifier, data, chosen, POOL)),
         "literal": partial(literal, model, classifier, data, chosen, True),
         "literal, no others": partial(literal, model, classifier, data, chosen, False),
     }
@@ -110,6 +111,12 @@ def candidates(options: argparse.Namespace, data: LabelledDataset) -> dict[str, 
     return {**found, "attrib, no others": partial(ours, runner, classifier, data, chosen)}
 
 
+@torch.no_grad()
+def forward(classifier: SpatialClassifier, views: list[Tensor], _index: int) -> list[Tensor]:
+    """Run the plain network once on each view."""
+    return [classifier.model(view) for view in views]
+
+
 def ours(
     runner: RIBRunner,
     classifier: SpatialClassifier,
@@ -117,12 +124,17 @@ def ours(
     options: RIB,
     index: int,
 ) -> list[Tensor]:
-    sample = data[index]
-    views = seed_views(attrib.read_image(sample.picture), classifier.spec, options.scales)
+    sample, views = data[index], views_of(classifier, data, options, index)
     labels = torch.zeros(classifier.num_classes, dtype=torch.bool, device=classifier.device)
     labels[list(sample.labels)] = True
-    moved = [view.to(classifier.device) for view in views]
-    return list(runner(moved, labels, sample.id).sums)
+    return list(runner(views, labels, sample.id).sums)
+
+
+def views_of(
+    classifier: SpatialClassifier, data: LabelledDataset, options: RIB, index: int
+) -> list[Tensor]:
+    views = seed_views(attrib.read_image(data[index].picture), classifier.spec, options.scales)
+    return [view.to(classifier.device) for view in views]
 
 
 def literal(
@@ -135,10 +147,7 @@ def literal(
 ) -> list[Tensor]:
     """The published loop: see the first lines of this file."""
     net, device, sample = copy.deepcopy(model), classifier.device, data[index]
-    views = [
-        v.to(device)
-        for v in seed_views(attrib.read_image(sample.picture), classifier.spec, options.scales)
-    ]
+    views = views_of(classifier, data, options, index)
     own = set(sample.labels)
     disjoint = [i for i in range(POOL) if not own & set(data[i].labels)]
     head = list(net.fc.parameters())

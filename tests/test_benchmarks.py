@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
@@ -289,10 +290,44 @@ def test_explaining_is_beside_predicting():
     assert [row.limit for row in table.rows[3:]] == [explain.LIMIT] * len(explain.METHODS)
 
 
-def test_localisation_is_beside_the_loops():
-    (table,) = localisation.tables(QUICK, count=6, model=SMALL)
-    assert {row.library for row in table.rows} == {"torch", "attrib", "OpenCV", "scikit-image"}
-    assert [row.verdict for row in table.rows].count("") == 4
+def test_localisation_is_beside_the_loops(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    boxes, labels = localisation.tables(QUICK, count=6, model=SMALL)
+    assert {row.library for row in boxes.rows} == {"torch", "attrib", "OpenCV", "scikit-image"}
+    assert [row.verdict for row in boxes.rows].count("") == 4
+    assert {row.library for row in labels.rows} == {"torch", "attrib", "OpenCV"}
+    (note,) = labels.notes
+    assert note.startswith("kornia is missing")
+    assert "pip install 'attrib[bench]'" in note
+
+
+def test_kornia_labels_as_we_do_where_its_steps_suffice():
+    pytest.importorskip("kornia")
+    _, table = localisation.tables(QUICK, count=6, model=SMALL)
+    (ours,) = (row for row in table.rows if row.library == "attrib")
+    assert ours.peer == "kornia"
+    assert table.notes[0] == "kornia: labels are wrong on 0 of the 6 masks."
+    for length, same in ((101, 1), (102, 0)):
+        line = torch.ones(1, 1, length, dtype=torch.bool)
+        found, _ = localisation._with_kornia(line)
+        labels = found["labels after 100 steps"]()
+        assert localisation._alike(labels, line.long()) == same
+
+
+def test_labels_are_the_same_but_for_their_names():
+    labels = torch.tensor([[1, 1, 0, 2]])
+    assert localisation._renamed(labels, torch.tensor([[7, 7, 0, 3]]))
+    assert not localisation._renamed(labels, torch.tensor([[7, 3, 0, 2]]))  # split
+    assert not localisation._renamed(labels, torch.tensor([[7, 7, 0, 7]]))  # joined
+    assert not localisation._renamed(labels, torch.tensor([[0, 0, 1, 2]]))  # of the background
+
+
+def test_labels_are_not_timed_where_they_differ(monkeypatch):
+    monkeypatch.setattr(localisation, "label_components", lambda masks: masks.long())
+    monkeypatch.setattr(localisation, "_boxes", lambda *_: None)
+    monkeypatch.setattr(localisation, "measure", lambda *_, **__: pytest.fail("timed"))
+    with pytest.raises(RuntimeError, match="label differently"):
+        list(localisation.tables(QUICK, count=60, model=SMALL))
 
 
 def test_localisation_is_not_timed_where_boxes_differ(monkeypatch):
@@ -301,10 +336,22 @@ def test_localisation_is_not_timed_where_boxes_differ(monkeypatch):
         list(localisation.tables(QUICK, count=6, model=SMALL))
 
 
-def test_the_sweep_is_beside_the_loop():
-    tables = list(wsol.tables(QUICK, count=2, size=32, steps=20))
+def test_the_sweep_is_beside_the_loop_and_the_forward_pass():
+    *tables, _ = wsol.tables(QUICK, SMALL, count=2, size=32, steps=20, pictures=1)
     assert [table.title for table in tables] == ["contours: largest", "contours: all"]
-    assert all(table.rows[-1].peer for table in tables)
+    for table in tables:
+        assert table.rows[0].what == f"forward, {SMALL}"
+        assert table.rows[-1].peer == "loop"
+
+
+def test_the_evaluation_is_beside_predicting():
+    *_, table = wsol.tables(QUICK, SMALL, count=1, size=32, steps=100, pictures=2)
+    assert table.title == f"evaluate_wsol, {SMALL}, 2 pictures"
+    assert [row.what for row in table.rows][::2] == [
+        "predict",
+        "evaluate_wsol",
+        "scoring the maps",
+    ]
 
 
 def test_seeds_are_beside_the_network():
@@ -317,10 +364,22 @@ def test_seeds_are_beside_the_network():
     ]
 
 
-def test_rib_is_beside_the_published_loop():
+def test_rib_is_beside_the_published_loop_and_its_operations():
     small = {"model": "resnet10t", "size": 48, "crop": 32, "steps": 2, "others": 3}
     (table,) = rib_subject.tables(QUICK, **small)
-    assert table.rows[2].peer == "loop"
+    assert table.rows[0].library == "torch"
+    assert table.rows[3].peer == "loop"
+    (note,) = table.notes
+    forward, loop, ours, expected = map(int, re.findall(r"(\d+)(?:, at|;)", note))
+    assert loop > ours > expected > forward > 0
+
+
+def test_operations_are_counted_forward_and_backward():
+    conv = nn.Conv2d(3, 5, 3, padding=1)
+    image = torch.ones(2, 3, 8, 8, requires_grad=True)
+    once = 2 * (2 * 8 * 8) * 5 * (3 * 3 * 3)  # a multiplication and an addition each
+    assert rib_subject.operations(lambda: conv(image)) == once
+    assert rib_subject.operations(lambda: conv(image).sum().backward()) == 3 * once
 
 
 @pytest.mark.filterwarnings("ignore:Setting ")
@@ -367,6 +426,16 @@ def test_growth_fits_the_exponent():
     assert len(tables) == len(axes)
     for table in tables:
         assert table.notes[0].startswith("Exponents: forward ")
+
+
+def test_growth_is_that_of_the_least_times_and_of_each_round(monkeypatch):
+    monkeypatch.setattr(growth, "METHODS", ())
+    axis = growth.Axis(name="batch", steps=(1, 2))
+    names = [f"{name}, batch {step}" for name in ("forward", "all") for step in axis.steps]
+    times = [[1.0, 4.0], [4.0, 4.0], [1.0, 1.0], [2.0, 2.0]]
+    rows = harness.rows_of([fake("torch", name) for name in names], times)
+    told = growth._exponents(rows, axis)
+    assert told == ["forward 2.00 (0.00 to 2.00)", "all 1.00 (1.00 to 1.00)"]
 
 
 # What is left of it

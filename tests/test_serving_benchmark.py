@@ -1,23 +1,36 @@
 """The serving benchmark measures what it says; how fast is not tested."""
 
-import json
-
 import pytest
-import torch
 
-from benchmarks import serving
+from benchmarks.harness import Effort
+from benchmarks.subjects import serving
+
+ONE_ROUND = Effort(factor=0.0)
 
 
 @pytest.mark.slow
-def test_every_way_to_serve_is_compared_with_the_forward_pass(tmp_path, capsys, monkeypatch):
+def test_every_way_to_serve_is_compared_with_the_forward_pass(monkeypatch):
     monkeypatch.setattr(serving, "ONNX", ("no_such_package",))
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    file = tmp_path / "serving.json"
-    serving.main(["--model", "demo", "--rounds", "2", "--json", str(file)])
-    rows = json.loads(file.read_text())["models"]["demo"]["rows"]
-    names = [row["what"] for row in rows]
-    assert names[:2] == ["forward", "forward again"]
-    assert {"explain(), from a picture", "torch.export program"} <= set(names)
-    assert rows[0]["ratio"] == 1
-    assert all(row["milliseconds"] > 0 and row["low"] <= row["high"] for row in rows)
-    assert "| torch.export program |" in capsys.readouterr().out
+    (table,) = serving.tables(ONE_ROUND, ["torchvision/resnet18"])
+    assert [row.what for row in table.rows] == [
+        "forward",
+        "forward again",
+        "explain, from a picture",
+        "Explainer, raw maps",
+        "torch.export program",
+    ]
+    checked, absent = table.notes
+    assert "torch program's maps differ by up to " in checked
+    assert absent == "no_such_package missing; pip install 'attrib[export]'"
+
+
+@pytest.mark.slow
+def test_programs_run_in_onnxruntime_beside_the_network_alone():
+    for package in serving.ONNX:
+        pytest.importorskip(package)
+    (table,) = serving.tables(ONE_ROUND, ["torchvision/resnet18"])
+    assert [(row.library, row.what) for row in table.rows[-2:]] == [
+        ("onnxruntime", "network alone"),
+        ("attrib", "onnx program, in onnxruntime"),
+    ]
+    assert "onnx program's maps differ by up to " in table.notes[-1]

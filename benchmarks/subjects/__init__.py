@@ -3,6 +3,7 @@
 SUBJECTS = (
     "maps",
     "explain",
+    "serving",
     "localisation",
     "wsol",
     "seeds",

@@ -15,8 +15,10 @@ from benchmarks.models import Work, prepare
 TITLE = "Growth"
 ABOUT = (
     "The exponent is the slope of a line through the logarithms of number and time: 1 is in "
-    "proportion, 0 not at all. *All* is `explain` on tensors: maps, and boxes at the input's size. "
-    "More targets are more classes of the same picture, in one call."
+    "proportion, 0 not at all. Of each number the least time of all rounds is taken, as a busy "
+    "machine only lengthens it; the range is from the lowest to the highest exponent of a round by "
+    "itself. *All* is `explain` on tensors: maps, and boxes at the input's size. More targets are "
+    "more classes of the same picture, in one call."
 )
 BUDGET = Budget(seconds=10, least=3, most=9)
 MODEL = "torchvision/mobilenet_v2"
@@ -88,11 +90,14 @@ def _all(explainer: attrib.Explainer, work: Work, targets: list[list[int]]) -> o
 
 
 def _exponents(rows: Sequence[Row], axis: Axis) -> list[str]:
-    values = {row.what: row.value for row in rows}
-    return [
-        f"{name} {exponent(axis.steps, [values[name + _end(axis, s)] for s in axis.steps]):.2f}"
-        for name in ("forward", *METHODS, "all")
-    ]
+    values = {row.what: row.values for row in rows}
+    told = []
+    for name in ("forward", *METHODS, "all"):
+        steps = [values[name + _end(axis, step)] for step in axis.steps]
+        least = exponent(axis.steps, [min(times) for times in steps])
+        each = [exponent(axis.steps, times) for times in zip(*steps, strict=True)]
+        told.append(f"{name} {least:.2f} ({min(each):.2f} to {max(each):.2f})")
+    return told
 
 
 def exponent(steps: Sequence[float], times: Sequence[float]) -> float:
