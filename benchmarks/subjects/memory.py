@@ -21,8 +21,10 @@ TITLE = "Memory"
 ABOUT = (
     "Height of the resident memory during a second call (`VmHWM` after it, over `VmRSS` before "
     "it) of a process that does nothing else, over that of the plain forward pass. All of them "
-    "hold the weights before, which are not counted. Methods that try many pictures work in "
-    "batches of 16, whatever the number of steps."
+    "hold the weights before, which are not counted. attrib runs on a copy of the pictures, as "
+    "models may write over what they are given, and class maps keep a copy of the features: a note "
+    "says how large both are. Methods that try many pictures work in batches of 16, whatever the "
+    "number of steps."
 )
 MODEL, BATCH = "torchvision/resnet50", 16
 METHODS = ("cam", "infocam+", "gradcam", "layercam", "integrated-gradients(steps=2)")
@@ -40,10 +42,17 @@ def tables(effort: Effort, model: str = MODEL, batch: int = BATCH) -> Iterator[T
     names = ["forward", "forward again", *METHODS, "cam and localize"]
     found, missing = peers.installed(peers.PEERS)
     theirs = [f"{peer.name}:gradcam" for peer in found]
-    runs = max(1, round(effort.factor))
+    runs = max(1, round(3 * effort.factor))
     figures = [[_child(model, batch, name) for _ in range(runs)] for name in (*names, *theirs)]
     shown = [_shown(name) for name in (*names, *theirs)]
-    yield measured(f"{model}, batch {batch}", shown, figures, unit="MiB", notes=missing)
+    notes = [*missing, _copies(prepare(model, batch))]
+    yield measured(f"{model}, batch {batch}", shown, figures, unit="MiB", notes=notes)
+
+
+def _copies(work: Work) -> str:
+    features = work.classifier.forward(work.images).grid
+    pictures, kept = (x.numel() * x.element_size() / 2**20 for x in (work.images, features))
+    return f"The copy of the pictures takes {pictures:.1f} MiB, that of the features {kept:.1f}."
 
 
 def _shown(name: str) -> Candidate:
