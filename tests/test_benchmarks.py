@@ -361,6 +361,7 @@ def test_seeds_are_beside_the_network():
         "the network alone",
         "job",
         "reading it and making its views",
+        "weights' hash",
     ]
 
 

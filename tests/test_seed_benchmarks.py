@@ -25,7 +25,7 @@ def test_rib_beside_the_published_loop(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "largest difference of the summed maps" in done.stdout
     rows = json.loads(file.read_text())["rows"]
-    assert list(rows) == ["literal", "attrib", "attrib, expected others"]
+    assert list(rows) == ["forward", "literal", "attrib", "attrib, expected others"]
     assert rows["literal"]["speedup"] == 1
     assert all(row["seconds"] > 0 and row["peak_mib"] > 0 for row in rows.values())
 
