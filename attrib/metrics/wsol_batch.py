@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -16,8 +16,10 @@ from attrib.localize.heatmap import Resize
 from attrib.types import Frame, Normalize
 
 __all__ = [
+    "ResumableProtocol",
     "WsolBatch",
     "WsolProtocol",
+    "counts_like",
     "need_boxes",
     "rank_of",
     "score_maps",
@@ -104,6 +106,28 @@ class WsolProtocol(Protocol):
         Args:
             validation: The same protocol, fed with other pictures, to choose thresholds by.
         """
+
+
+@runtime_checkable
+class ResumableProtocol(WsolProtocol, Protocol):
+    """A protocol whose counts can be kept in a file, and added up; also a dataclass of options."""
+
+    def add(self, other: Any) -> None:
+        """Add what the same protocol counted on other pictures."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was counted so far, as plain JSON values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count what `state_dict` of the same protocol returned, and nothing else."""
+
+
+def counts_like(values: Any, like: Int[Tensor, "*d"]) -> Int[Tensor, "*d"]:
+    """Read back whole numbers that were written as lists; `InputError` if the shape is another."""
+    counts = torch.tensor(values, dtype=like.dtype)
+    if counts.shape != like.shape:
+        raise InputError(f"expected counts {tuple(like.shape)}, got {tuple(counts.shape)}")
+    return counts
 
 
 def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
