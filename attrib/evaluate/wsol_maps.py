@@ -17,7 +17,7 @@ from torch import Tensor
 from attrib.datasets.label_files import inside, read_json
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.errors import InputError
-from attrib.files import read_array, read_arrays, reading, replacing, writing
+from attrib.files import read_array, read_arrays, reading, replacing
 from attrib.images import MAX_PIXELS, read_image
 from attrib.metrics import WsolBatch
 from attrib.types import Frame
@@ -40,7 +40,7 @@ class MapFile(NamedTuple):
 def write_maps(folder: Path, batch: WsolBatch) -> None:
     """Write `ID.npz` for each picture: `map` float32 raw, `rank`, and `frame` as ten integers."""
     for i, name in enumerate(batch.ids):
-        with writing(folder), replacing(_place(folder, name)) as temporary:
+        with replacing(_place(folder, name)) as temporary:
             np.savez_compressed(
                 temporary,
                 map=batch.maps[i].float().cpu().numpy(),
@@ -61,7 +61,7 @@ def _place(folder: Path, name: str) -> Path:
 
 def write_origin(folder: Path, origin: dict[str, Any]) -> None:
     """Write down what made the maps of a folder."""
-    with writing(folder), replacing(folder / ORIGIN) as temporary:
+    with replacing(folder / ORIGIN) as temporary:
         temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 
 
