@@ -104,8 +104,8 @@ def run(
 
     A threshold that was chosen on the scored pictures is called the oracle's.
 
-    With --work FOLDER repeat the command after any interruption, here or with --engine ray: batches
-    that were counted are kept, and the figures are those of a run that was not interrupted.
+    With --work FOLDER repeat the command after any interruption, with --engine ray or without: what
+    was counted is kept, and the figures are those of a run that was never stopped.
     """
     from attrib.errors import InputError
     from attrib.evaluate import evaluate_saved_maps, evaluate_wsol

@@ -21,8 +21,7 @@ from attrib.evaluate.wsol_maps import written
 from attrib.files import Stored, reading
 from attrib.images import PictureLike, read_image
 from attrib.journal import Journal
-from attrib.metrics import WsolProtocol
-from attrib.metrics.wsol_batch import ResumableProtocol
+from attrib.metrics import ResumableProtocol, WsolProtocol
 
 __all__ = ["Counted", "Kept", "about_data", "about_protocols", "mark_of"]
 
@@ -162,7 +161,7 @@ def about_protocols(protocols: Sequence[WsolProtocol]) -> dict[str, Any]:
             raise InputError(
                 f"counts of the protocol {protocol.name!r} cannot be kept; make it a dataclass "
                 "with the methods add, state_dict and load_state_dict of "
-                "attrib.metrics.wsol_batch.ResumableProtocol, or leave out work"
+                "attrib.metrics.ResumableProtocol, or leave out work"
             )
     return {
         "protocols": {p.name: _options(p) for p in protocols},

@@ -18,14 +18,8 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.localize.heatmap import Resize
 from attrib.localize.level_sets import LevelBoxes, all_contours, largest_contours
-from attrib.metrics.thresholds import grid, grid_index, per_cent
-from attrib.metrics.wsol_batch import (
-    WsolBatch,
-    counts_like,
-    need_boxes,
-    score_maps,
-    square_boxes,
-)
+from attrib.metrics.thresholds import counts_like, grid, grid_index, per_cent
+from attrib.metrics.wsol_batch import WsolBatch, need_boxes, score_maps, square_boxes
 
 __all__ = ["Contours", "MaxBoxAcc", "ThresholdBoxes", "best_ious", "closed_iou", "threshold_boxes"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.localize.heatmap import Resize
-from attrib.metrics.thresholds import grid, grid_index, per_cent
-from attrib.metrics.wsol_batch import WsolBatch, counts_like, score_maps, square_masks
+from attrib.metrics.thresholds import counts_like, grid, grid_index, per_cent
+from attrib.metrics.wsol_batch import WsolBatch, score_maps, square_masks
 
 __all__ = ["PxAP", "average_precision", "pixel_counts", "pixel_precision_recall"]
 

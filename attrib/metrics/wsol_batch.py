@@ -19,7 +19,6 @@ __all__ = [
     "ResumableProtocol",
     "WsolBatch",
     "WsolProtocol",
-    "counts_like",
     "need_boxes",
     "rank_of",
     "score_maps",
@@ -120,14 +119,6 @@ class ResumableProtocol(WsolProtocol, Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Count what `state_dict` of the same protocol returned, and nothing else."""
-
-
-def counts_like(values: Any, like: Int[Tensor, "*d"]) -> Int[Tensor, "*d"]:
-    """Read back whole numbers that were written as lists; `InputError` if the shape is another."""
-    counts = torch.tensor(values, dtype=like.dtype)
-    if counts.shape != like.shape:
-        raise InputError(f"expected counts {tuple(like.shape)}, got {tuple(counts.shape)}")
-    return counts
 
 
 def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
