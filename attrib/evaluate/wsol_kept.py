@@ -91,35 +91,38 @@ class Kept:
             InputError: a batch was counted on other data, or its line is damaged.
         """
         wanted = {self._key(hand): hand for hand in hands}
-        with reading(self.journal.folder):
-            for line in self.journal.lines():
-                hand = wanted.get(line["id"])
-                if hand is None or line["status"] != "done":
-                    continue
-                self._check(line, [dataset[i] for i in hand])
-                if save_maps is None or written(save_maps, line["pictures"]):
-                    del wanted[line["id"]]
-                    yield hand, _counted(line, protocols)
+        for line in self.journal.lines():
+            hand = wanted.get(line["id"])
+            if hand is None or line["status"] != "done":
+                continue
+            mark = mark_of([dataset[i] for i in hand])
+            with reading(self.journal.folder):
+                counted = _counted(line, mark, protocols)
+            if save_maps is None or written(save_maps, counted.ids):
+                del wanted[line["id"]]
+                yield hand, counted
 
     def _key(self, hand: range) -> str:
         return f"{self.part} {hand[0]}:{hand[-1] + 1}:{hand.step}"
 
-    def _check(self, line: dict[str, Any], samples: Sequence[BoxSample]) -> None:
-        mark = mark_of(samples)
-        if line["data"] != mark:
-            raise InputError(
-                f"these are results of other data: classes and objects of pictures {line['id']} "
-                f"were {line['data']}, are {mark}. Give another folder, or the data that it was "
-                "begun with"
-            )
 
-
-def _counted(line: dict[str, Any], protocols: Sequence[WsolProtocol]) -> Counted:
+def _counted(line: dict[str, Any], mark: str, protocols: Sequence[WsolProtocol]) -> Counted:
+    """Read a line about pictures of that mark into copies of fresh protocols."""
+    if line["data"] != mark:
+        raise InputError(
+            f"these are results of other data: classes and objects of pictures {line['id']} were "
+            f"{line['data']}, are {mark}. Give another folder, or the data that it was begun with"
+        )
     fed = tuple(deepcopy(protocols))
     for protocol in fed:
         protocol.load_state_dict(line["counts"][protocol.name])  # type: ignore[attr-defined]
-    rank = torch.tensor(list(line["rank"]), dtype=torch.int64)
-    return Counted(protocols=fed, rank=rank, seconds=float(line["seconds"]))
+    return Counted(
+        protocols=fed,
+        rank=torch.tensor(list(line["rank"]), dtype=torch.int64),
+        ids=tuple(map(str, line["pictures"])),
+        mark=mark,
+        seconds=float(line["seconds"]),
+    )
 
 
 def mark_of(samples: Sequence[BoxSample]) -> str:
