@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, no_type_check, runtime_checkable
 
 import torch
 
@@ -211,9 +211,11 @@ def _begun(ray: Any) -> Any:
     """Start an actor that outlives those who die, and remembers what they had begun."""
 
     class Begun:  # in here, it travels by itself: its process need not load torch
+        @no_type_check  # jaxtyping's checks, which tests put into functions, cannot be pickled
         def __init__(self) -> None:
             self._times: dict[int, int] = {}
 
+        @no_type_check
         def count(self, index: int) -> int:
             """Return how often a hand was begun, with this time."""
             self._times[index] = self._times.get(index, 0) + 1

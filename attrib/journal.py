@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from attrib.errors import InputError
-from attrib.files import reading, replacing
+from attrib.files import reading, replacing, writing
 
-__all__ = ["Journal", "claim", "labels_of"]
+__all__ = ["Journal", "claim", "labels_of", "open_job"]
 
 MANIFEST = "job.json"
 
@@ -29,7 +29,7 @@ def claim(folder: Path, job: dict[str, Any]) -> None:
             temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        changes = _changes(found, wanted)
+        changes = list(_changes(found, wanted))
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}); give another folder") from None
     if changes:
@@ -39,9 +39,32 @@ def claim(folder: Path, job: dict[str, Any]) -> None:
         )
 
 
-def _changes(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-    return [f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}" for key in keys]
+def _changes(found: dict[str, Any], wanted: dict[str, Any], within: str = "") -> Iterator[str]:
+    for key in {**found, **wanted}:
+        was, now = found.get(key), wanted.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from _changes(was, now, f"{within}{key}.")
+        elif was != now:
+            yield f"{within}{key} was {was!r}, is {now!r}"
+
+
+@contextmanager
+def open_job(folder: Path, job: dict[str, Any], name: str = "1-of-1") -> Iterator[Journal]:
+    """Claim a folder for a job, and hold its journal for writing.
+
+    Args:
+        folder: Of the job; made if absent.
+        job: What it is, all that its results depend on.
+        name: Of this shard's file in the journal.
+
+    Raises:
+        InputError: the folder belongs to another job, or another process holds the file.
+        OutputError: a file cannot be written, also later; says that a rerun goes on.
+    """
+    with writing(folder):
+        claim(folder, job)
+        with Journal(folder, name).open() as journal:
+            yield journal
 
 
 def labels_of(folder: Path) -> tuple[str, ...]:
@@ -54,9 +77,9 @@ def labels_of(folder: Path) -> tuple[str, ...]:
 
 
 class Journal:
-    """One line per picture that has been dealt with, in a file per shard.
+    """One line per piece of work, a picture or a batch, that has been dealt with; a file per shard.
 
-    A line is written when all files of its picture are. What a killed process leaves of a line is
+    A line is written when all files of its piece are. What a killed process leaves of a line is
     cut off when the file is next opened.
 
     Args:
@@ -89,7 +112,7 @@ class Journal:
                 self._file = None
 
     def add(self, key: str, status: str, **facts: Any) -> None:
-        """Write down what became of a picture; can be called from several threads."""
+        """Write down what became of a piece; can be called from several threads."""
         if self._file is None:
             raise InputError("the journal is not open")
         line = json.dumps({"id": key, "status": status, **facts}) + "\n"
@@ -98,17 +121,31 @@ class Journal:
             self._file.flush()
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """Return the last line about each picture, of all shards."""
+        """Return the last line about each piece, of all shards; one that is done stays so."""
         found = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_bytes().split(b"\n"):
-                try:
-                    entry = json.loads(line)
-                    if entry["status"] == "done" or entry["id"] not in found:
-                        found[entry["id"]] = entry
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    continue  # cut off when its writer was killed: its picture is done again
+        for entry in self.lines():
+            if entry["status"] == "done" or entry["id"] not in found:
+                found[entry["id"]] = entry
         return found
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield every line, of all shards, one after the other."""
+        for path in sorted(self.folder.glob("*.jsonl")):
+            with path.open("rb") as file:
+                for line in file:
+                    entry = _entry(line)
+                    if entry is not None:
+                        yield entry
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """Read a line; None if it was cut off when its writer was killed: its piece is done again."""
+    try:
+        entry = json.loads(line)
+        hash((entry["id"], entry["status"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return dict(entry)
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
@@ -121,6 +158,6 @@ def _lock(file: IO[bytes], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise InputError(
-            f"another process is writing {path}; wait for it, or give each a folder or a shard "
-            "(--shard i/n) of its own"
+            f"another process is writing {path}; wait for it, or give each a folder of its own, "
+            "or of seeds a shard (--shard i/n)"
         ) from None

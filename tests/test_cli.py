@@ -172,6 +172,22 @@ def test_evaluate_wsol(tmp_path):
     assert "GT-known" in done.output
 
 
+def test_evaluate_wsol_goes_on(tmp_path):
+    command = ("evaluate", "wsol", "--dataset", "scenes", "--model", "demo", "--batch-size", 2)
+    kept = (*command, "--work", tmp_path / "work")
+    assert run(*kept, "--limit", 2).exit_code == 0
+    once, again = run(*command, "--limit", 5), run(*kept, "--limit", 5)
+    assert again.exit_code == 0, again.output
+    assert again.output.splitlines()[:-1] == once.output.splitlines()[:-1]  # the last are seconds
+    lines = (tmp_path / "work" / "journal" / "1-of-1.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [
+        f"scored {at}:1" for at in ("0:2", "2:4", "4:5")
+    ]
+    other = run(*kept, "--limit", 5, "--method", "cam")
+    assert other.exit_code != 0
+    assert "method was 'infocam+', is 'cam'" in str(other.exception)
+
+
 def test_version():
     assert run("--version").output.strip() == f"attrib {attrib.__version__}"
 
@@ -197,6 +213,10 @@ def test_version():
         (("evaluate", "wsol", "--dataset", "cbu", "--model", "demo"), "did you mean 'cub'"),
         (("evaluate", "wsol", "--dataset", "cub", "--model", "demo"), "needs --root FOLDER"),
         (("evaluate", "wsol", "--dataset", "scenes"), "give --model, to make maps, or --maps"),
+        (
+            ("evaluate", "wsol", "--dataset", "scenes", "--maps", "x", "--work", "y"),
+            "--work is for maps that --model makes; those of --maps are scored anew",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_status_two(arguments, message):

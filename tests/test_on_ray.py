@@ -166,6 +166,54 @@ def test_localisation_is_scored_the_same_also_when_a_worker_is_killed(cluster, e
     assert contents(maps) == contents(tmp_path / "local")
 
 
+def localised(explainer, **options):
+    """Figures of `MANY` scenes in batches of `TWO`, but for the time."""
+    data = ScenesWithBoxes(Scenes(length=MANY, size=96, seed=4))
+    given = {"batch_size": TWO.batch} | options
+    found = evaluate_wsol(explainer, data, wsol_protocols("all", interval=0.05), **given)
+    return {key: value for key, value in found.items() if key != "seconds_per_image"}
+
+
+def assert_each_picture_once(work):
+    keys = [key for row in journal(work) for key in row["pictures"]]
+    assert sorted(keys, key=int) == [str(i) for i in range(MANY)]
+
+
+def test_a_score_begun_here_is_finished_by_workers_one_of_which_is_killed(
+    cluster, explainer, tmp_path
+):
+    with one_thread():
+        whole = localised(explainer)
+        localised(explainer, limit=2 * TWO.batch, work=tmp_path)
+    killer = Killer(lambda: len(journal(tmp_path)), after=4)
+    killer.start()
+    assert localised(explainer, engine=TWO, work=tmp_path) == whole
+    assert 4 <= killer.done < MANY / TWO.batch - 1
+    assert_each_picture_once(tmp_path)
+    with pytest.raises(InputError, match=r"another job: device was 'cpu', is 'cuda'"):
+        localised(explainer, engine=replace(TWO, gpus=1), work=tmp_path)
+
+
+class Stopped(ScenesWithBoxes):
+    """Scenes that workers cannot read from some index on."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return sample if index < MANY // 2 else replace(sample, picture=b"")
+
+
+@pytest.mark.slow
+def test_a_score_that_workers_began_is_finished_here(cluster, explainer, tmp_path):
+    begun = Stopped(Scenes(length=MANY, size=96, seed=4))
+    protocols = wsol_protocols("all", interval=0.05)
+    with pytest.raises(InputError):
+        evaluate_wsol(explainer, begun, protocols, batch_size=4, engine=TWO, work=tmp_path)
+    assert 0 < len(journal(tmp_path)) < MANY / 4
+    with one_thread():
+        assert localised(explainer, work=tmp_path) == localised(explainer)
+    assert_each_picture_once(tmp_path)
+
+
 class Watched:
     """A data set that takes its time, and leaves a file for each mask that was read."""
 

@@ -21,6 +21,7 @@ from attrib.cli.options import (
     MultiLabel,
     NumClasses,
     Weights,
+    Work,
 )
 from attrib.cli.pictures import listed, tell_left_out
 
@@ -80,9 +81,6 @@ Classes = Annotated[
 ]
 Every = Annotated[int, typer.Option(min=1, help="Only every n-th picture.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.")]
-Work = Annotated[
-    Path | None, typer.Option(help="Folder that keeps what is done; repeat the command to go on.")
-]
 
 
 def run(

@@ -25,6 +25,7 @@ from attrib.cli.options import (
     MethodSpec,
     NumClasses,
     Weights,
+    Work,
     write_json,
 )
 
@@ -86,6 +87,7 @@ def run(
     ] = None,
     val_maps: Annotated[Path | None, typer.Option(help="Those of --val-split.")] = None,
     save_maps: Annotated[Path | None, typer.Option(help="Folder to write the maps to.")] = None,
+    work: Work = None,
     json_file: JsonFile = None,
     fit: FitOption = None,
     weights: Weights = None,
@@ -101,12 +103,15 @@ def run(
     """Weakly supervised localisation: the true class's map against true boxes and masks.
 
     A threshold that was chosen on the scored pictures is called the oracle's.
+
+    With --work FOLDER repeat the command after any interruption, with --engine ray or without: what
+    was counted is kept, and the figures are those of a run that was never stopped.
     """
     from attrib.errors import InputError
     from attrib.evaluate import evaluate_saved_maps, evaluate_wsol
     from attrib.metrics import wsol_protocols
 
-    _check(model, maps, val_maps, save_maps, val_split)
+    _check(model, maps, val_maps, save_maps, work, val_split)
     crew = crew_of(engine, workers=workers, cpus=worker_cpus, gpus=worker_gpus)
     if maps is not None and crew is not None:
         raise InputError("--engine ray is for maps that --model makes; --maps are scored here")
@@ -140,6 +145,7 @@ def run(
             protocols,
             validation=other,
             save_maps=save_maps,
+            work=work,
             engine=crew,
             **common,
         )
@@ -155,6 +161,7 @@ def _check(
     maps: Path | None,
     val_maps: Path | None,
     save_maps: Path | None,
+    work: Path | None,
     val_split: str | None,
 ) -> None:
     from attrib.errors import InputError
@@ -163,6 +170,8 @@ def _check(
         raise InputError("give --model, to make maps, or --maps, to score those of a folder")
     if save_maps is not None and maps is not None:
         raise InputError("--save-maps is for maps that --model makes; --maps has them in files")
+    if work is not None and maps is not None:
+        raise InputError("--work is for maps that --model makes; those of --maps are scored anew")
     if maps is not None and (val_split is None) != (val_maps is None):
         raise InputError("--maps takes --val-split and --val-maps together, or neither")
     if maps is None and val_maps is not None:

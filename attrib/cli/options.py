@@ -39,6 +39,7 @@ __all__ = [
     "StepSize",
     "TensorBoard",
     "Weights",
+    "Work",
     "labelled_dataset",
     "print_terms",
     "source",
@@ -106,6 +107,9 @@ Decode = Annotated[
 ]
 ResultFolder = Annotated[
     Path, typer.Option(help="Folder for the result; what is begun there goes on.")
+]
+Work = Annotated[
+    Path | None, typer.Option(help="Folder that keeps what is done; repeat the command to go on.")
 ]
 Epochs = Annotated[int, typer.Option(help="Passes over the pictures.")]
 StepSize = Annotated[int, typer.Option(help="Pictures per step.")]

@@ -20,9 +20,9 @@ from attrib.compare.subject import Subject, subject_of
 from attrib.datasets.labelled import LabelledDataset
 from attrib.datasets.samples import BoxDataset
 from attrib.errors import InputError, in_one_line
-from attrib.files import reading, writing
+from attrib.files import reading
 from attrib.images import Decode, Picture, PictureLike, Reader
-from attrib.journal import Journal, claim
+from attrib.journal import Journal, open_job
 from attrib.methods import Method
 from attrib.metrics import Metric, ObjectMetric
 from attrib.models import ModelLike, ModelRecord, Output
@@ -138,8 +138,8 @@ def _run(
     with ExitStack() as stack:
         journal = None
         if work is not None:
-            stack.enter_context(writing(work))
-            journal = stack.enter_context(_opened(Path(work), sources, facts))
+            _check_kept(sources)
+            journal = stack.enter_context(open_job(Path(work), facts))
         kept = {source.id for source in sources[:shown]}
         if journal is not None:
             done = _known(journal, sources, kept)
@@ -155,11 +155,9 @@ def _run(
     return done, failed
 
 
-def _opened(work: Path, sources: Sequence[Source], facts: dict[str, Any]) -> Any:
+def _check_kept(sources: Sequence[Source]) -> None:
     if not all(source.kept for source in sources):
         raise InputError("work= keeps comparisons of files; these pictures have no paths")
-    claim(work, facts)
-    return Journal(work, "1-of-1").open()
 
 
 def _known(journal: Journal, sources: Sequence[Source], kept: set[str]) -> dict[str, PictureRecord]:

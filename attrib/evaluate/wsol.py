@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -17,8 +18,10 @@ from attrib.ahead import read_ahead
 from attrib.datasets.samples import BoxDataset, BoxSample, batch_of
 from attrib.errors import InputError
 from attrib.evaluate.wsol_batches import Scoring, each, feed
+from attrib.evaluate.wsol_kept import about_data, about_protocols
 from attrib.evaluate.wsol_maps import MapFile, made_by, read_map, write_origin
 from attrib.explain import Explainer
+from attrib.journal import open_job
 from attrib.metrics import WsolBatch, WsolProtocol
 from attrib.models import ModelRecord
 from attrib.registry import format_spec
@@ -40,6 +43,7 @@ def evaluate_wsol(
     limit: int | None = None,
     every: int = 1,
     save_maps: str | Path | None = None,
+    work: str | Path | None = None,
     engine: OnRay | None = None,
     progress: bool | None = False,
 ) -> dict[str, Any]:
@@ -54,6 +58,9 @@ def evaluate_wsol(
         limit: Score only so many pictures.
         every: Score every so many-th picture.
         save_maps: Folder to write the maps to, for `evaluate_saved_maps`.
+        work: Folder that keeps what was counted, batch by batch: repeat a call that was interrupted
+            and it goes on, with this engine or another, also from few pictures to more. The figures
+            are those of a call that was not. It takes one score only.
         engine: None for this process, or `OnRay()`: batches go to its workers, and what they count
             is added up here. On the CPU the figures are those of one process of as many threads.
         progress: Show a bar; None for one on terminals only.
@@ -63,26 +70,69 @@ def evaluate_wsol(
         picture; documented in the JSON answers.
 
     Raises:
-        InputError: classes that the model has not, a picture without what a protocol needs, or a
-            protocol that cannot be added up, with `engine`.
+        InputError: classes that the model has not, a picture without what a protocol needs, a
+            protocol that cannot be added up, with `engine`, or kept, with `work`; or the folder
+            `work` holds another score, or another process works on it.
+        OutputError: a file cannot be written, e.g. on a full disk; with `work` a rerun goes on.
     """
     chosen = _several(protocols)
     origin = _origin(explainer, dataset)
-    scoring = Scoring(explainer=explainer, size=batch_size, engine=engine, progress=progress)
-    scoring.check(chosen)
-    if save_maps is not None:
-        write_origin(Path(save_maps), origin)
-    best = None
     if validation is not None:
         check_labels(explainer.classifier, validation.name, validation.labels)
-        best = deepcopy(chosen)
-        scoring.run(best, validation, range(len(validation)))
+    _check_engine(engine, explainer, chosen)
     indices = _indices(dataset, every, limit)
-    started = time.perf_counter()
-    place = None if save_maps is None else Path(save_maps)
-    ranks = scoring.run(chosen, dataset, indices, place)
-    seconds = (time.perf_counter() - started) / len(indices)
-    return _answer(origin, validation, chosen, best, ranks, every, seconds)
+    place, best = None if save_maps is None else Path(save_maps), None
+    with ExitStack() as stack:
+        journal = None
+        if work is not None:
+            facts = _facts(explainer, dataset, chosen, validation, batch_size, engine) | origin
+            journal = stack.enter_context(open_job(Path(work), facts))
+        if place is not None:
+            write_origin(place, origin)
+        scoring = Scoring(
+            explainer=explainer, size=batch_size, engine=engine, journal=journal, progress=progress
+        )
+        if validation is not None:
+            best = deepcopy(chosen)
+            scoring.run(best, validation, range(len(validation)), part="validation")
+        total = scoring.run(chosen, dataset, indices, save_maps=place)
+    seconds = total.seconds / len(indices)
+    return _answer(origin, validation, chosen, best, total.ranks, every, seconds)
+
+
+def _check_engine(
+    engine: OnRay | None, explainer: Explainer, protocols: Sequence[WsolProtocol]
+) -> None:
+    """Raise `InputError` if the engine cannot take the model or the protocols."""
+    if engine is None:
+        return
+    engine.device_type(explainer.classifier)
+    for protocol in protocols:
+        if not hasattr(protocol, "add"):
+            raise InputError(
+                f"the protocol {protocol.name!r} cannot be added up over workers; give it a "
+                "method add(other), or score in one process"
+            )
+
+
+def _facts(
+    explainer: Explainer,
+    dataset: BoxDataset,
+    protocols: Sequence[WsolProtocol],
+    validation: BoxDataset | None,
+    batch_size: int,
+    engine: OnRay | None,
+) -> dict[str, Any]:
+    """Everything beside the origin of maps that the counts of a batch depend on, but for it."""
+    classifier = explainer.classifier
+    return {
+        "schema": "attrib.wsol-job/1",
+        "data": about_data(dataset),
+        "validation": None if validation is None else about_data(validation),
+        "batch_size": batch_size,
+        "device": engine.device_type(classifier) if engine else classifier.device.type,
+        **about_protocols(protocols),
+    }
 
 
 def evaluate_saved_maps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -16,12 +17,12 @@ from torch import Tensor
 from attrib.datasets.label_files import inside, read_json
 from attrib.datasets.samples import BoxDataset, BoxSample
 from attrib.errors import InputError
-from attrib.files import read_array, read_arrays, reading, replacing, writing
+from attrib.files import read_array, read_arrays, reading, replacing
 from attrib.images import MAX_PIXELS, read_image
 from attrib.metrics import WsolBatch
 from attrib.types import Frame
 
-__all__ = ["MapFile", "made_by", "read_map", "write_maps", "write_origin"]
+__all__ = ["MapFile", "made_by", "read_map", "write_maps", "write_origin", "written"]
 
 ORIGIN = "maps.json"
 SIDE = 224
@@ -39,7 +40,7 @@ class MapFile(NamedTuple):
 def write_maps(folder: Path, batch: WsolBatch) -> None:
     """Write `ID.npz` for each picture: `map` float32 raw, `rank`, and `frame` as ten integers."""
     for i, name in enumerate(batch.ids):
-        with writing(folder), replacing(folder / f"{inside(name, folder)}.npz") as temporary:
+        with replacing(_place(folder, name)) as temporary:
             np.savez_compressed(
                 temporary,
                 map=batch.maps[i].float().cpu().numpy(),
@@ -48,9 +49,19 @@ def write_maps(folder: Path, batch: WsolBatch) -> None:
             )
 
 
+def written(folder: Path, ids: Sequence[str]) -> bool:
+    """Tell whether the maps of all these pictures are there, none emptied by a power cut."""
+    places = [_place(folder, name) for name in ids]
+    return all(place.is_file() and place.stat().st_size > 0 for place in places)
+
+
+def _place(folder: Path, name: str) -> Path:
+    return folder / f"{inside(name, folder)}.npz"
+
+
 def write_origin(folder: Path, origin: dict[str, Any]) -> None:
     """Write down what made the maps of a folder."""
-    with writing(folder), replacing(folder / ORIGIN) as temporary:
+    with replacing(folder / ORIGIN) as temporary:
         temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from attrib.metrics.road import ROAD
 from attrib.metrics.sensitivity import Infidelity, MaxSensitivity
 from attrib.metrics.sparseness import Sparseness
 from attrib.metrics.wsol import PROTOCOLS, wsol_protocols
-from attrib.metrics.wsol_batch import WsolBatch, WsolProtocol, score_maps
+from attrib.metrics.wsol_batch import ResumableProtocol, WsolBatch, WsolProtocol, score_maps
 
 __all__ = [
     "METRICS",
@@ -30,6 +30,7 @@ __all__ = [
     "PointingGame",
     "PxAP",
     "Randomisation",
+    "ResumableProtocol",
     "Sparseness",
     "WsolBatch",
     "WsolProtocol",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from attrib.metrics.wsol_batch import WsolBatch, need_boxes
 from attrib.types import Frame, Normalize
 
 __all__ = ["InfoCAMProtocol", "infocam_boxes", "pairwise_iou"]
+
+_NONE = torch.zeros(0, dtype=torch.bool)
 
 
 def pairwise_iou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
@@ -74,8 +77,8 @@ class InfoCAMProtocol:
     threshold: float = 0.2
     resize: Resize = "bilinear"
     iou: float = 0.5
-    _right: list[Tensor] = field(default_factory=list, init=False, repr=False)
-    _top1: list[Tensor] = field(default_factory=list, init=False, repr=False)
+    _right: list[Tensor] = field(default_factory=lambda: [_NONE], init=False, repr=False)
+    _top1: list[Tensor] = field(default_factory=lambda: [_NONE], init=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -109,6 +112,16 @@ class InfoCAMProtocol:
         """Add what the same protocol counted on other pictures."""
         self._right += other._right
         self._top1 += other._top1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which boxes are right, and which are where classes are known, as JSON values."""
+        return {"right": torch.cat(self._right).tolist(), "top1": torch.cat(self._top1).tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count what `state_dict` returned, and nothing else."""
+        self._right, self._top1 = (
+            [torch.tensor(list(state[key]), dtype=torch.bool)] for key in ("right", "top1")
+        )
 
     def result(self, validation: InfoCAMProtocol | None = None) -> dict[str, Any]:
         """Return `gt_known_loc`, and `top1_loc` where classes are known, in per cent."""

@@ -7,7 +7,7 @@ that evaluator and not the rest of the library: corners `x0 y0 x1 y1` of a 224 x
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from attrib.errors import InputError
 from attrib.localize.heatmap import Resize
 from attrib.localize.level_sets import LevelBoxes, all_contours, largest_contours
-from attrib.metrics.thresholds import grid, grid_index, per_cent
+from attrib.metrics.thresholds import counts_like, grid, grid_index, per_cent
 from attrib.metrics.wsol_batch import WsolBatch, need_boxes, score_maps, square_boxes
 
 __all__ = ["Contours", "MaxBoxAcc", "ThresholdBoxes", "best_ious", "closed_iou", "threshold_boxes"]
@@ -233,6 +233,15 @@ class MaxBoxAcc:
         self._right += other._right
         self._images += other._images
         self._ranked &= other._ranked
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return pictures that are right, by IoU, place and threshold, and all, as JSON values."""
+        return {"right": self._right.tolist(), "images": self._images, "ranked": self._ranked}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count what `state_dict` returned, and nothing else."""
+        self._right = counts_like(state["right"], self._right)
+        self._images, self._ranked = int(state["images"]), bool(state["ranked"])
 
     def result(self, validation: MaxBoxAcc | None = None) -> dict[str, Any]:
         """Return the shares in per cent: at the fixed, the oracle and the validated threshold."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,14 @@ class PointingGame:
     def add(self, other: PointingGame) -> None:
         """Add what the same protocol counted on other pictures."""
         self._hits += other._hits
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which pictures are hit, as JSON values."""
+        return {"hits": self._hits}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count what `state_dict` returned, and nothing else."""
+        self._hits = [bool(hit) for hit in state["hits"]]
 
     def result(self, validation: PointingGame | None = None) -> dict[str, Any]:
         """Return the share of hits in per cent."""

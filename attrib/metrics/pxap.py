@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from attrib.errors import InputError
 from attrib.localize.heatmap import Resize
-from attrib.metrics.thresholds import grid, grid_index, per_cent
+from attrib.metrics.thresholds import counts_like, grid, grid_index, per_cent
 from attrib.metrics.wsol_batch import WsolBatch, score_maps, square_masks
 
 __all__ = ["PxAP", "average_precision", "pixel_counts", "pixel_precision_recall"]
@@ -109,6 +110,15 @@ class PxAP:
         """Add what the same protocol counted on other pictures."""
         self._counts += other._counts
         self._images += other._images
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts of pixels and of pictures, as JSON values."""
+        return {"counts": self._counts.tolist(), "images": self._images}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count what `state_dict` returned, and nothing else."""
+        self._counts = counts_like(state["counts"], self._counts)
+        self._images = int(state["images"])
 
     def result(self, validation: PxAP | None = None) -> dict[str, Any]:
         """Return `pxap` and IoUs at the fixed, the oracle and the validated threshold, per cent."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attrib.errors import InputError
 
-__all__ = ["grid", "grid_index", "per_cent"]
+__all__ = ["counts_like", "grid", "grid_index", "per_cent"]
 
 
 def grid(interval: float) -> Float[Tensor, " t"]:
@@ -38,3 +38,11 @@ def grid_index(threshold: float, thresholds: Float[Tensor, " t"]) -> int:
 def per_cent(count: float, total: float) -> float:
     """Return a share in per cent; NaN of nothing."""
     return 100 * count / total if total else float("nan")
+
+
+def counts_like(values: Any, like: Int[Tensor, "*d"]) -> Int[Tensor, "*d"]:
+    """Read back whole numbers that were written as lists; `InputError` if the shape is another."""
+    counts = torch.tensor(values, dtype=like.dtype)
+    if counts.shape != like.shape:
+        raise InputError(f"expected counts {tuple(like.shape)}, got {tuple(counts.shape)}")
+    return counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -16,6 +16,7 @@ from attrib.localize.heatmap import Resize
 from attrib.types import Frame, Normalize
 
 __all__ = [
+    "ResumableProtocol",
     "WsolBatch",
     "WsolProtocol",
     "need_boxes",
@@ -104,6 +105,20 @@ class WsolProtocol(Protocol):
         Args:
             validation: The same protocol, fed with other pictures, to choose thresholds by.
         """
+
+
+@runtime_checkable
+class ResumableProtocol(WsolProtocol, Protocol):
+    """A protocol whose counts can be kept in a file, and added up; also a dataclass of options."""
+
+    def add(self, other: Any) -> None:
+        """Add what the same protocol counted on other pictures."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was counted so far, as plain JSON values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count what `state_dict` of the same protocol returned, and nothing else."""
 
 
 def rank_of(logits: Float[Tensor, "b c"], label: Int[Tensor, " b"]) -> Int[Tensor, " b"]:

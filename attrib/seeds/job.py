@@ -16,8 +16,7 @@ from attrib.datasets.label_files import inside, refuse_repeats
 from attrib.datasets.labelled import LabelledDataset, digest
 from attrib.errors import InputError, ModelError
 from attrib.explain import Explainer
-from attrib.files import writing
-from attrib.journal import Journal, claim
+from attrib.journal import Journal, open_job
 from attrib.methods import RIB, Method
 from attrib.methods.rib import check_pool
 from attrib.models import identity
@@ -104,14 +103,12 @@ def make_seeds(
     )
     deal = engine.ready(task)
     index, count = shard
-    with writing(out):
-        claim(out, _facts(explainer, dataset, options, engine, pack))
-        journal = Journal(out, f"{index}-of-{count}")
-        with journal.open():
-            work = _Work(deal, task.files, journal)
-            started = time.perf_counter()
-            work.run(_parts(dataset, task.files.together)[index - 1 :: count], progress)
-            seconds = time.perf_counter() - started
+    facts = _facts(explainer, dataset, options, engine, pack)
+    with open_job(out, facts, f"{index}-of-{count}") as journal:
+        work = _Work(deal, task.files, journal)
+        started = time.perf_counter()
+        work.run(_parts(dataset, task.files.together)[index - 1 :: count], progress)
+        seconds = time.perf_counter() - started
         complete = _finish(dataset, out, options, journal)
     return SeedReport(
         made=work.made, kept=work.kept, failed=work.failed, seconds=seconds, complete=complete
