@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -145,9 +146,10 @@ class Scoring:
     def _here(self, work: _WsolWork, hands: list[range]) -> Iterator[tuple[int, Counted]]:
         samples = (work.dataset[i] for hand in hands for i in hand)
         reads = self.explainer.reader().ahead(samples, attrgetter("picture"), depth=self.size)
-        for index, hand in enumerate(hands):
-            pairs = [(sample, read.result()) for sample, read in islice(reads, len(hand))]
-            yield index, work.count(self.explainer, pairs)
+        with closing(reads):
+            for index, hand in enumerate(hands):
+                pairs = [(sample, read.result()) for sample, read in islice(reads, len(hand))]
+                yield index, work.count(self.explainer, pairs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
