@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from random import Random
 from statistics import median
 from typing import Any, Literal
 
@@ -196,7 +197,6 @@ def _times(
             seconds(candidate, effort)
     times: list[list[float]] = [[] for _ in candidates]
     for i in _rounds(budget):
-        # Each round starts with another one: who comes first finds other caches than who follows.
         for j in _turns(i, len(candidates)):
             times[j].append(1000 * seconds(candidates[j], effort) / candidates[j].per)
     return [tuple(own) for own in times]
@@ -211,8 +211,14 @@ def _rounds(budget: Budget) -> Iterator[int]:
         yield i
 
 
-def _turns(start: int, length: int) -> Iterator[int]:
-    return ((start + j) % length for j in range(length))
+def _turns(number: int, length: int) -> list[int]:
+    """Shuffle a round, such that nobody always comes after the same one.
+
+    It leaves its caches, and sometimes threads that spin for a while.
+    """
+    order = list(range(length))
+    Random(number).shuffle(order)
+    return order
 
 
 def seconds(candidate: Candidate, effort: Effort) -> float:
