@@ -494,6 +494,8 @@ def test_one_command_measures_and_writes_the_page(tmp_path, monkeypatch, found):
     monkeypatch.setattr(report, "run", lambda name, effort: replace(found, subject=name))
     monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(run, "keep_freed_memory", lambda: None)
+    for name, value in run.QUIET.items():
+        monkeypatch.setenv(name, value)
     run.main(["maps", "--results", str(tmp_path / "new")])
     assert json.loads((tmp_path / "new" / "maps.json").read_text())["subject"] == "maps"
     assert "## Maps" in (tmp_path / "page.md").read_text()
@@ -507,9 +509,17 @@ def test_unknown_subject_is_refused(capsys):
 
 def test_many_subjects_run_in_processes_of_their_own(monkeypatch, tmp_path):
     commands = []
-    monkeypatch.setattr(run.subprocess, "run", lambda command, **_: commands.append(command))
+    monkeypatch.delenv("OPENBLAS_THREAD_TIMEOUT", raising=False)
+    monkeypatch.setattr(
+        run.subprocess,
+        "run",
+        lambda command, env, **_: commands.append(command) or envs.append(env),
+    )
+    envs = []
     run.main(["maps", "rib", "--threads", "1", "--no-page", "--results", str(tmp_path)])
-    assert [command[3] for command in commands] == ["maps", "rib"]
+    run.main(["start", "--no-page", "--results", str(tmp_path)])
+    assert [command[3] for command in commands] == ["maps", "rib", "start"]
+    assert all(env["OPENBLAS_THREAD_TIMEOUT"] == "4" for env in envs)
     assert all("--no-page" in command and str(tmp_path) in command for command in commands)
 
 
