@@ -91,10 +91,8 @@ def attribute_once(
         targets: See `Method.attribute`.
         back: How the method goes back.
     """
-    maps, pairs, logits = handed_back(
-        classifier, images, targets, back, batch=method.batch, known=None
-    )
-    maps = without_channels(maps, method.channels)
+    values, pairs, logits = handed_back(classifier, images, targets, back, batch=method.batch)
+    maps = without_channels(values, method.channels)
     result: Attribution = method._result(classifier, images, maps, pairs, logits)
     return result
 
@@ -114,8 +112,14 @@ def handed_back(
 ) -> tuple[Pictures, Targets, Float[Tensor, "b c"]]:
     """Give a value per colour for each pair, the pairs and the logits.
 
-    What is known already is not found out. Else a batch that goes through in one piece is run
-    once; a larger one is run for its logits first, as is one for which memory runs out.
+    Args:
+        classifier: The model, split.
+        images: See `Method.attribute`.
+        targets: See `Method.attribute`.
+        back: How the method goes back.
+        batch: Images of one pass. A larger batch is run for its logits first, as is one for which
+            memory runs out.
+        known: Pairs and logits, if they are known already.
     """
     exact, aside = in_float(images), Aside(images.device)
 

@@ -16,7 +16,7 @@ from attrib.methods.memory import in_steps
 from attrib.models import SpatialClassifier
 from attrib.randomness import seeded
 from attrib.registry import AtLeast
-from attrib.types import Attribution, ModelSpec, TargetRule, Targets
+from attrib.types import Attribution, ModelSpec, TargetRule
 
 __all__ = [
     "Aside",
@@ -34,7 +34,6 @@ __all__ = [
     "forward_of",
     "in_float",
     "noise_of",
-    "of_pixels",
     "reference",
     "without_channels",
 ]
@@ -55,8 +54,8 @@ _OVERWRITTEN = "modified by an inplace operation"
 
 Pictures = Float[Tensor, "n _ h w"]
 Chunk = Callable[[Pictures, Int[Tensor, " n"], int], Tensor]
-"""Explains a few pairs: their pictures, their classes, and how many pictures a forward pass takes.
-Gives maps `[n, h, w]`."""
+"""Explains pairs: their pictures, their classes, and how many pictures a forward pass takes. Gives
+maps `[n, h, w]`."""
 Explain = Callable[[Pictures, Int[Tensor, " n"], int], Pictures]
 """Takes what a `Chunk` takes, and gives a value per colour, `[n, c, h, w]`."""
 
@@ -77,40 +76,22 @@ def attribute(
     targets: TargetRule,
     chunk: Chunk,
     *,
-    together: int = 1,
     seed: int = 0,
 ) -> Attribution:
-    """Run the model for its logits, then explain the pairs a few at a time.
+    """Run the model for its logits, then explain the pairs one by one.
+
+    So a picture gets the same noise whatever its batch, and its copies fill a batch as well.
 
     Args:
         method: Whose `batch` bounds the pictures of one forward pass.
         classifier: The model, split.
         images: See `Method.attribute`.
         targets: See `Method.attribute`.
-        chunk: Explains a few pairs. It gets pictures of its own, in float32 at least.
-        together: Pairs that share a call of `chunk`. One where noise is drawn, so that a picture
-            gets the same noise whatever its batch.
+        chunk: Explains a pair. It gets a picture of its own, in float32 at least.
         seed: Of the noise, for every call anew.
     """
     logits = classifier.predict(images)
     pairs = targets(logits)
-    options = {"batch": method.batch, "together": together, "seed": seed}
-    maps = of_pixels(classifier, images, pairs, chunk, **options)
-    result: Attribution = method._result(classifier, images, maps, pairs, logits)
-    return result
-
-
-def of_pixels(
-    classifier: SpatialClassifier,
-    images: Float[Tensor, "b _ h w"],
-    pairs: Targets,
-    chunk: Chunk,
-    *,
-    batch: int,
-    together: int = 1,
-    seed: int = 0,
-) -> Float[Tensor, "n h w"]:
-    """Explain pairs a few at a time; with half the batch from where memory ran out."""
     exact, aside = in_float(images), Aside(images.device)
 
     def step(rows: slice, batch: int) -> Tensor:
@@ -123,8 +104,10 @@ def of_pixels(
         with surgery.inference(classifier.model):
             return aside(explained)
 
-    out = in_steps(len(pairs), batch, step, rows=together)
-    return torch.cat(out) if out else exact.new_zeros(0, *images.shape[2:])
+    out = in_steps(len(pairs), method.batch, step, rows=1)
+    maps = torch.cat([exact.new_zeros(0, *images.shape[2:]), *out])
+    result: Attribution = method._result(classifier, images, maps, pairs, logits)
+    return result
 
 
 def in_float(images: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b _ h w"]:
