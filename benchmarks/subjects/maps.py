@@ -38,7 +38,10 @@ TRIALS = ("scorecam", "ablationcam")
 ATTENTION = ("rollout", "generic-attention")
 """No maps of the CAM family, so without a target: they read every layer's attention."""
 
-STEPS = "what is done beyond the forward pass costs the same on any network; a note says how much"
+STEPS = (
+    "what is done beyond the forward pass costs the same on any network, and a note says how much: "
+    "pictures and features are copied, modules kept from training, targets checked"
+)
 THROUGH_BLOCK = (
     "a head that reads the class token has its gradients go back through a whole block; a note "
     "counts its operations"
