@@ -18,6 +18,7 @@ from attrib.methods.baselines.run import (
     Explain,
     Reference,
     attribute,
+    baseline,
     by_pixel,
     explainers,
     forward_of,
@@ -146,7 +147,7 @@ class IntegratedGradients(Method):
         def explain(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
             values: Tensor = integrated.attribute(
                 pictures,
-                reference(pictures, self.reference, classifier.spec),
+                baseline(pictures, self.reference, classifier.spec),
                 labels,
                 n_steps=self.steps,
                 method=self.rule,

@@ -17,9 +17,9 @@ from attrib.methods.baselines.run import (
     Count,
     Reference,
     attribute,
+    baseline,
     explainers,
     forward_of,
-    reference,
 )
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast
@@ -76,7 +76,7 @@ class Occlusion(Method):
                     pictures,
                     (c, window, window),
                     (c, step, step),
-                    reference(pictures, self.reference, classifier.spec),
+                    baseline(pictures, self.reference, classifier.spec),
                     labels,
                     perturbations_per_eval=batch,
                 )
@@ -287,7 +287,7 @@ def _by_parts(
         spec = classifier.spec
         values = make(forward_of(classifier)).attribute(
             pictures,
-            baselines=reference(pictures, method.reference, spec),
+            baselines=baseline(pictures, method.reference, spec),
             target=labels,
             feature_mask=parts_of(pictures[0], method.parts, method.count, spec),
             perturbations_per_eval=batch,

@@ -29,6 +29,7 @@ __all__ = [
     "Pictures",
     "Reference",
     "attribute",
+    "baseline",
     "by_pixel",
     "explainers",
     "forward_of",
@@ -183,6 +184,13 @@ def reference(
     sigma = min(pictures.shape[-2:]) / 16
     blurred: Tensor = gaussian_blur(pictures, 2 * round(2 * sigma) + 1, sigma)
     return blurred
+
+
+def baseline(
+    pictures: Float[Tensor, "n _ h w"], kind: Reference, spec: ModelSpec
+) -> Float[Tensor, "n _ h w"] | int:
+    """Make the same for Captum, which multiplies by it: a plain 0 costs nothing."""
+    return 0 if kind == "mean" else reference(pictures, kind, spec)
 
 
 def noise_of(pictures: Float[Tensor, "n _ h w"], fraction: float) -> float:
