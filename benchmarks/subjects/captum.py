@@ -35,6 +35,7 @@ KNOWN_DIFFERENCES = {
 }
 """Methods whose maps may differ, and why. They are timed all the same: the work is the same."""
 ONE_MORE = "attrib makes the logits too, by a forward pass of its own"
+BESIDES = "pictures are copied, modules kept from training and targets checked"
 ONCE = {
     "saliency",
     "input-x-gradient",
@@ -78,7 +79,7 @@ def _table(work: Work, spec: str, hand: ByHand, budget: Budget, effort: Effort) 
     candidates = [
         call("torch", "forward", work.forward),
         call("Captum", name, theirs),
-        call(OURS, name, ours, why="" if name in ONCE else ONE_MORE),
+        call(OURS, name, ours, why=BESIDES if name in ONCE else ONE_MORE),
     ]
     notes = _agree(name, ours().maps, theirs())
     table = measure(f"{spec}, {work.name}", candidates, budget, effort, notes=notes)
