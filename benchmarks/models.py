@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.flop_counter import FlopCounterMode
 
 import attrib
 from attrib.models import SpatialClassifier
 
-__all__ = ["LAYERS", "Work", "build", "photograph", "prepare"]
+__all__ = ["LAYERS", "Work", "build", "operations", "photograph", "predicting", "prepare"]
 
 TORCHVISION = "torchvision/"
 LAYERS = {
@@ -94,3 +97,27 @@ def photograph(path: Path, width: int = 500, height: int = 375) -> Path:
     pixels = (soft[0].sigmoid() * 255).byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(path, quality=90)
     return path
+
+
+def predicting(
+    model: nn.Module, paths: Sequence[Path], device: str = "cpu"
+) -> Callable[[], list[int]]:
+    """Predict the classes of JPEGs in one batch, as torchvision's documentation shows."""
+    from torchvision.transforms._presets import ImageClassification
+
+    transform = ImageClassification(crop_size=224)
+
+    @torch.inference_mode()
+    def predict() -> list[int]:
+        pictures = [transform(Image.open(path).convert("RGB")) for path in paths]
+        found: list[int] = model(torch.stack(pictures).to(device)).argmax(1).tolist()
+        return found
+
+    return predict
+
+
+def operations(run: Callable[[], Any]) -> int:
+    """Count the floating point operations of convolutions and matrix products in a call."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())

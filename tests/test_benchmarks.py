@@ -382,8 +382,8 @@ def test_operations_are_counted_forward_and_backward():
     conv = nn.Conv2d(3, 5, 3, padding=1)
     image = torch.ones(2, 3, 8, 8, requires_grad=True)
     once = 2 * (2 * 8 * 8) * 5 * (3 * 3 * 3)  # a multiplication and an addition each
-    assert rib_subject.operations(lambda: conv(image)) == once
-    assert rib_subject.operations(lambda: conv(image).sum().backward()) == 3 * once
+    assert models.operations(lambda: conv(image)) == once
+    assert models.operations(lambda: conv(image).sum().backward()) == 3 * once
 
 
 @pytest.mark.filterwarnings("ignore:Setting ")

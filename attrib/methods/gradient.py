@@ -216,41 +216,48 @@ def _attribute(
     targets: TargetRule,
     combine: Combine,
 ) -> Attribution:
-    if not method.layer and classifier.constant_gradient:
-        return _with_constant(method, classifier, images, targets, combine)
-    with classifier.differentiable(images, method.layer) as (features, raw, layout):
+    known = not method.layer and classifier.constant_gradient
+    logits, pairs, features, gradients = (
+        _known(classifier, images, targets)
+        if known
+        else _taken_back(classifier, method.layer, images, targets)
+    )
+    maps = combine(features, gradients)
+    maps = maps.relu() if method.relu else maps
+    return method._result(classifier, images, maps, pairs, logits)
+
+
+Found = tuple[Float[Tensor, "b c"], Targets, Maps, Slopes]
+"""The logits of the batch; pairs; features and gradients of each."""
+
+
+def _taken_back(
+    classifier: SpatialClassifier, layer: str, images: Tensor, targets: TargetRule
+) -> Found:
+    with classifier.differentiable(images, layer) as (features, raw, layout):
         pairs = targets(features.logits.detach())
         owners, labels = (tensor.tolist() for tensor in to_host(pairs.image, pairs.label))
         again = classifier.recall is not None  # may be differentiated by other pairs too
         gradients = classifier.recalled(
             "gradients",
-            (method.layer, owners, labels),
+            (layer, owners, labels),
             images,
             lambda _: gradients_of(features.logits, raw, pairs, owners, again),
         )
         size = (images.shape[-2], images.shape[-1])
-        maps = combine(rows_of(features.grid, owners), layout.grid(gradients, size))
-        logits = features.logits.detach()
-    maps = maps.relu() if method.relu else maps
-    return method._result(classifier, images, maps, pairs, logits)
+        own = rows_of(features.grid, owners)
+        return features.logits.detach(), pairs, own, layout.grid(gradients, size)
 
 
-def _with_constant(
-    method: GradCAM | GradCAMPlusPlus | HiResCAM | LayerCAM | XGradCAM,
-    classifier: SpatialClassifier,
-    images: Tensor,
-    targets: TargetRule,
-    combine: Combine,
-) -> Attribution:
-    """Make maps of the feature map and of the head's weights over the number of its cells."""
+def _known(classifier: SpatialClassifier, images: Tensor, targets: TargetRule) -> Found:
+    """Take the head's weights over the number of cells for the gradients of all of them."""
     features = classifier.forward(images)
     pairs = targets(features.logits)
     u, v = features.grid.shape[2:]
     gradients = (classifier.weight[pairs.label] / (u * v))[:, :, None, None]
     once = len(pairs) == len(images) == 1  # else a copy of a picture's features for each of its
-    maps = combine(features.grid if once else features.grid[pairs.image], gradients)
-    maps = maps.relu() if method.relu else maps
-    return method._result(classifier, images, maps, pairs, features.logits)
+    grid = features.grid if once else features.grid[pairs.image]
+    return features.logits, pairs, grid, gradients
 
 
 def gradients_of(

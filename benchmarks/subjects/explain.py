@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 import attrib
 from attrib.images import preprocess, read_image
 from benchmarks.harness import OURS, Budget, Effort, Table, call, measure
-from benchmarks.models import build, photograph
+from benchmarks.models import build, photograph, predicting
 
 TITLE = "explain()"
 ABOUT = (
@@ -43,7 +42,7 @@ def _table(name: str, path: Path, effort: Effort) -> Table:
     classifier = attrib.split(model)
     explainers = [attrib.Explainer(classifier, method) for method in METHODS]
     candidates = [
-        call("torchvision", "predict", _plain(model, path, effort.device)),
+        call("torchvision", "predict", predicting(model, [path], effort.device)),
         call(OURS, "predict, preprocessed by attrib", _own(classifier, path)),
         *(
             call(OURS, f"explain, {method}", partial(_explain, explainer, path), limit=LIMIT)
@@ -51,20 +50,6 @@ def _table(name: str, path: Path, effort: Effort) -> Table:
         ),
     ]
     return measure(f"{name}, one picture", candidates, BUDGET, effort)
-
-
-def _plain(model: nn.Module, path: Path, device: str) -> Callable[[], int]:
-    """Predict as torchvision's documentation shows."""
-    from torchvision.transforms._presets import ImageClassification
-
-    transform = ImageClassification(crop_size=224)
-
-    @torch.inference_mode()
-    def predict() -> int:
-        image = Image.open(path).convert("RGB")
-        return int(model(transform(image)[None].to(device)).argmax())
-
-    return predict
 
 
 def _own(classifier: attrib.SpatialClassifier, path: Path) -> Callable[[], int]:

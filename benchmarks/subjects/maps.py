@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-from torch.utils.flop_counter import FlopCounterMode
-
 import attrib
 from benchmarks import peers
 from benchmarks.harness import OURS, Budget, Candidate, Effort, Table, call, measure
-from benchmarks.models import Work, prepare
+from benchmarks.models import Work, operations, prepare
 
 TITLE = "Maps"
 ABOUT = (
@@ -126,12 +124,7 @@ def _counted(work: Work) -> list[str]:
     if not work.layer.startswith("blocks."):
         return []
     explainer = attrib.Explainer(work.classifier, "gradcam")
-    whole, plain = FlopCounterMode(display=False), FlopCounterMode(display=False)
-    with whole:
-        explainer(work.images, work.labels)
-    with plain:
-        work.forward()
-    ratio = whole.get_total_flops() / plain.get_total_flops()
+    ratio = operations(partial(explainer, work.images, work.labels)) / operations(work.forward)
     return [f"gradcam's operations, counted, are {ratio:.3f} times those of the forward pass."]
 
 

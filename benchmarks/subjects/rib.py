@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch.utils.flop_counter import FlopCounterMode
-
 from benchmarks import rib
 from benchmarks.harness import CONTROL, OURS, Budget, Effort, Table, call, measure
+from benchmarks.models import operations
 
 TITLE = "RIB"
 ABOUT = (
@@ -52,13 +51,6 @@ def tables(effort: Effort, **changed: Any) -> Iterator[Table]:
         title = f"{options.model}, {options.size} pixels, {options.steps} steps"
         table = measure(title, candidates, BUDGET, effort)
         yield replace(table, notes=_notes(table, counts))
-
-
-def operations(run: Callable[[], Any]) -> int:
-    """Count the floating point operations of convolutions and matrix products in a call."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
 
 
 def _notes(table: Table, counts: dict[str, int]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import nn
 
 import attrib
 from attrib.datasets import BoxList
@@ -22,7 +20,7 @@ from attrib.images import preprocess
 from attrib.metrics import MaxBoxAcc
 from attrib.metrics.maxboxacc import Contours, best_ious
 from benchmarks.harness import OURS, Budget, Effort, Table, call, measure
-from benchmarks.models import build, photograph, prepare
+from benchmarks.models import build, photograph, predicting, prepare
 from benchmarks.wsol import TRUTH, literal, scores
 
 TITLE = "Evaluation of localisation"
@@ -85,7 +83,7 @@ def _job_table(model: str, folder: Path, pictures: int, interval: float, effort:
 
     paths = sorted(folder.glob("*.jpg"))
     candidates = [
-        call("torchvision", "predict", _plain(network, paths), per=pictures),
+        call("torchvision", "predict", predicting(network, paths), per=pictures),
         call(OURS, "evaluate_wsol", _job(explainer, data, interval), per=pictures),
         call(OURS, "maps of pictures that were read", maps, per=pictures),
         call(OURS, "scoring the maps", score, per=pictures),
@@ -101,20 +99,6 @@ def _data(folder: Path, pictures: int, classes: int) -> BoxList:
     (folder / "boxes.csv").write_text(f"path,label,x0,y0,x1,y1\n{rows}\n", encoding="utf-8")
     labels = [f"class {i}" for i in range(classes)]
     return BoxList(folder, folder / "boxes.csv", classes=labels)
-
-
-def _plain(network: nn.Module, paths: Sequence[Path]) -> Callable[[], object]:
-    """Predict as torchvision's documentation shows, all pictures in one batch."""
-    from torchvision.transforms._presets import ImageClassification
-
-    transform = ImageClassification(crop_size=224)
-
-    @torch.inference_mode()
-    def predict() -> object:
-        pictures = [transform(Image.open(path).convert("RGB")) for path in paths]
-        return network(torch.stack(pictures)).argmax(1)
-
-    return predict
 
 
 def _job(explainer: attrib.Explainer, data: BoxList, interval: float) -> Callable[[], None]:

@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 from attrib.calls import Function
 from attrib.errors import ModelError
 from attrib.methods.baselines.ruled import ruled, value_of
-from attrib.methods.baselines.rules import plain_options, rescale_rules
+from attrib.methods.baselines.rules import plain_options, refuse_other_than_six, rescale_rules
 from attrib.models import SpatialClassifier
 
 __all__ = ["Modular"]
@@ -128,9 +128,7 @@ def _max_pool(options: Mapping[str, Any]) -> nn.Module:
 
 
 def _six(options: Mapping[str, Any]) -> nn.Module:
-    ends = options.get("min_val", 0), options.get("max_val", 6)
-    if ends != (0, 6):
-        raise ModelError(f"hardtanh between {ends[0]} and {ends[1]} is no ReLU6")
+    refuse_other_than_six(options)
     return _TwoReLUs()
 
 

@@ -54,11 +54,9 @@ class Back:
         """Explain pictures, each with one class."""
 
         def explain(pictures: Tensor, labels: Int[Tensor, " n"], _batch: int) -> Tensor:
-            own, logits = self.recorded(pictures, hooks=False)
-            own_class = torch.zeros_like(logits).scatter_(1, labels[:, None], 1)
-            (gradient,) = torch.autograd.grad(logits, own, own_class)
-            scores = logits.detach().gather(1, labels[:, None])[:, 0]
-            return self.finish(gradient, pictures, scores)
+            owners = list(range(len(labels)))
+            pairs = Targets(image=torch.arange(len(labels), device=labels.device), label=labels)
+            return self.handed(*self.recorded(pictures, hooks=False), pairs, owners)
 
         return explain
 
@@ -67,6 +65,25 @@ class Back:
         own = pictures.detach().clone().requires_grad_()
         with torch.enable_grad():
             return own, self.run(own, hooks)
+
+    def handed(
+        self,
+        own: Float[Tensor, "b _ h w"],
+        logits: Float[Tensor, "b c"],
+        pairs: Targets,
+        owners: list[int],
+    ) -> Pictures:
+        """Go back from what was recorded: a value per colour for each pair.
+
+        Args:
+            own: What `recorded` gives, with the logits.
+            logits: Those of all pictures.
+            pairs: Pictures and classes.
+            owners: `pairs.image`, on the host.
+        """
+        gradient = gradients_of(logits, own, pairs, owners)
+        scores = logits.detach()[pairs.image, pairs.label]
+        return self.finish(gradient, rows_of(own.detach(), owners), scores)
 
 
 def plainly(classifier: SpatialClassifier) -> Run:
@@ -137,10 +154,7 @@ def handed_back(
         if known is None:
             plain = logits.detach().to(images.dtype)
             known = targets(plain), plain
-        pairs, owners = _of_rows(known[0], rows)
-        gradient = gradients_of(logits, own, pairs, owners)
-        scores = logits.detach()[pairs.image, pairs.label]
-        return back.finish(gradient, rows_of(exact[rows], owners), scores)
+        return back.handed(own, logits, *_of_rows(known[0], rows))
 
     out = in_steps(len(images), min(batch, max(1, len(images))), step)
     if known is None:  # no image at all

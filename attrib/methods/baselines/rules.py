@@ -24,7 +24,14 @@ from attrib.methods.baselines.ruled import (
     value_of,
 )
 
-__all__ = ["Changes", "lrp_rules", "plain_options", "relu_rules", "rescale_rules"]
+__all__ = [
+    "Changes",
+    "lrp_rules",
+    "plain_options",
+    "refuse_other_than_six",
+    "relu_rules",
+    "rescale_rules",
+]
 
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "celu": F.celu,
@@ -58,10 +65,8 @@ def relu_rules(method: str, *, gated: bool) -> Rules:
         return _Rectified.apply(value_of(args, kwargs), gated)  # type: ignore[no-any-return]
 
     def six(function: Function, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        options = options_of("hardtanh", args, kwargs)
-        ends = options.get("min_val", 0), options.get("max_val", 6)
-        if function.__name__ == "hardtanh" and ends != (0, 6):
-            raise ModelError(f"hardtanh between {ends[0]} and {ends[1]} is no ReLU6")
+        if function.__name__ == "hardtanh":
+            refuse_other_than_six(options_of("hardtanh", args, kwargs))
         return rectified(function, args, kwargs).clamp(max=6)
 
     return Rules(
@@ -71,6 +76,13 @@ def relu_rules(method: str, *, gated: bool) -> Rules:
         needs="has no ReLU, whose gradient this method is about; use 'saliency'",
         reason="it may act as a ReLU and is none; use 'saliency', or write it as a ReLU",
     )
+
+
+def refuse_other_than_six(options: Mapping[str, Any]) -> None:
+    """Raise `ModelError` for a hardtanh that is no ReLU6."""
+    ends = options.get("min_val", 0), options.get("max_val", 6)
+    if ends != (0, 6):
+        raise ModelError(f"hardtanh between {ends[0]} and {ends[1]} is no ReLU6")
 
 
 class _Rectified(torch.autograd.Function):
