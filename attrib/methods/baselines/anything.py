@@ -17,6 +17,7 @@ from attrib.methods.baselines.run import (
     Batch,
     Channels,
     attribute,
+    explainers,
     forward_of,
     without_channels,
 )
@@ -79,6 +80,8 @@ class Captum(Method):
 
         def chunk(pictures: Tensor, labels: Tensor, _batch: int) -> Tensor:
             explainer = make(classifier, pictures)
+            if isinstance(explainer, explainers().GradientAttribution):
+                pictures.requires_grad_()  # or Captum does, with a warning
             found = explainer.attribute(pictures, target=labels, **options)
             return without_channels(_checked(found, pictures, explainer), self.channels)
 

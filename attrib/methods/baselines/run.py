@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -99,7 +97,7 @@ def attribute(
         pictures, labels = exact[pairs.image[rows]], pairs.label[rows]
 
         def explained() -> Tensor:
-            with seeded(seed, images.device), quiet():
+            with seeded(seed, images.device):
                 return chunk(pictures, labels, batch).detach()
 
         with surgery.inference(classifier.model):
@@ -144,14 +142,6 @@ def explainers() -> Any:
     import captum.attr
 
     return captum.attr
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Captum's own warnings to itself: what they speak of is taken care of."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"captum\b")
-        yield
 
 
 def forward_of(classifier: SpatialClassifier, *, hooks: bool = False) -> Callable[[Tensor], Tensor]:
