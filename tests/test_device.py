@@ -202,8 +202,8 @@ def test_sums_are_not_taken_in_half(spec, precision):
     explainer = attrib.Explainer(make("plain"), spec, spec=SPEC, autocast=precision)
     found, method = explainer(images(2), 1), explainer.method
     features = explainer.classifier.forward(images(2))
-    rows = method.coefficients(features.logits, found.targets).double()
-    weight = rows @ explainer.classifier.weight.double()
+    classes = method.classes(features.logits, found.targets)
+    weight = classes.of_weights(explainer.classifier.weight.double())
     cells = torch.einsum("nk,nkuv->nuv", weight, features.grid.double())
     want = region_sum(cells, method.region, method.border)
     torch.testing.assert_close(found.maps.double(), want, rtol=1e-5, atol=1e-5)

@@ -68,6 +68,7 @@ RUNNING = [page for page in PAGES + NOTEBOOKS if FENCE.search(text_of(page))]
 
 
 @pytest.mark.filterwarnings("ignore::attrib.errors.DegenerateMapWarning")  # noise as images
+@pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")  # of Captum, on a copy
 @pytest.mark.parametrize("page", RUNNING)
 def test_pages_run(page, folder, monkeypatch):
     """What is marked as Python or sh runs offline, in the order of the page; text need not."""

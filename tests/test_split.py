@@ -4,7 +4,7 @@ from torch import nn
 
 import attrib
 from attrib.errors import InputError, ModelError, SplitError
-from attrib.models import spec_of, split, to_gap
+from attrib.models import ClassSum, spec_of, split, to_gap
 from attrib.models.layout import Layout, Levels, detect, grid_shape
 from attrib.types import ModelSpec
 from tests.models import SPEC, Everything, Flat, InPlace, MlpHead, Pooled, images, make
@@ -243,27 +243,35 @@ def test_chunked_class_maps_are_the_whole_ones(monkeypatch):
 
     classifier = split(MlpHead(), features="body", head="top", spec=SPEC)
     grid = classifier.forward(images(5)).grid
-    rows = torch.randn(7, 5)
+    classes = ClassSum(label=torch.randint(5, (7, 2)), factor=(0.7, -1.3), every=0.4)
     image = torch.tensor([0, 0, 1, 2, 4, 4, 4])
-    whole, maps = classifier.evidence(grid, image, rows), classifier.class_maps(grid)
+    whole, maps = classifier.evidence(grid, image, classes), classifier.class_maps(grid)
     monkeypatch.setattr(module, "CHUNK_CELLS", 5 * 64 * 2)
-    torch.testing.assert_close(classifier.evidence(grid, image, rows), whole)
+    torch.testing.assert_close(classifier.evidence(grid, image, classes), whole)
     torch.testing.assert_close(classifier.class_maps(grid), maps)
-    want = torch.einsum("nc,ncuv->nuv", rows, maps[image])
-    torch.testing.assert_close(whole, want)
+    torch.testing.assert_close(whole, added_up(classes, maps, image))
 
 
-@pytest.mark.parametrize("classes", [1, 2, 4, 7])
-def test_evidence_of_few_classes_is_that_of_all(classes):
-    """Few classes have their weights picked out, many are multiplied with all of them."""
+def added_up(classes, maps, image):
+    """Do what a `ClassSum` says, class by class."""
+    out = classes.every * maps[image].sum(1)
+    for row, labels in enumerate(classes.label.tolist()):
+        for label, factor in zip(labels, classes.factor, strict=True):
+            out[row] += factor * maps[image[row], label]
+    return out
+
+
+@pytest.mark.parametrize("factor", [(1.0,), (2.0, -1.0), (1.0, 0.5, -3.0)])
+@pytest.mark.parametrize("every", [0.0, -0.25])
+def test_evidence_is_what_the_class_maps_add_up_to(factor, every):
     classifier = split(make("plain"), spec=SPEC)
-    grid, count = classifier.forward(images(3)).grid, classifier.num_classes
-    rows = torch.zeros(4, count)
-    rows[:, : min(classes, count)] = torch.randn(4, min(classes, count))
-    image = torch.tensor([0, 1, 1, 2])
-    want = torch.einsum("nc,ncuv->nuv", rows, classifier.class_maps(grid)[image])
-    torch.testing.assert_close(classifier.evidence(grid, image, rows), want)
-    assert classifier.evidence(grid, image[:0], rows[:0]).shape == (0, *grid.shape[2:])
+    grid = classifier.forward(images(3)).grid
+    label = torch.tensor([[0, 0, 1], [2, 1, 0], [3, 3, 3], [1, 2, 0]])[:, : len(factor)]
+    classes, image = ClassSum(label=label, factor=factor, every=every), torch.tensor([0, 1, 1, 2])
+    want = added_up(classes, classifier.class_maps(grid), image)
+    torch.testing.assert_close(classifier.evidence(grid, image, classes), want)
+    none = ClassSum(label=label[:0], factor=factor, every=every)
+    assert classifier.evidence(grid, image[:0], none).shape == (0, *grid.shape[2:])
 
 
 def test_in_place_heads_do_not_rewrite_the_features():

@@ -14,7 +14,7 @@ from attrib.errors import InputError, SpecError
 from attrib.localize import largest_component_bounded, normalize, tight_boxes, to_source, usable
 from attrib.methods import CAM, InfoCAM, InfoCAMPlus, Method
 from attrib.methods.cam import Linear, region_sum
-from attrib.models import SpatialClassifier
+from attrib.models import ClassSum, SpatialClassifier
 from attrib.registry import AtLeast, check_fields, format_spec
 from attrib.types import Frame, Normalize, Targets
 
@@ -111,7 +111,7 @@ class Graph(nn.Module):
         logits, grid = self._features(images)
         target = logits.argmax(1)
         pairs = Targets(image=torch.arange(target.shape[0], device=target.device), label=target)
-        cells = self._evidence(grid, self.method.coefficients(logits, pairs))
+        cells = self._evidence(grid, pairs.image, self.method.classes(logits, pairs))
         maps = region_sum(cells, self.method.region, self.method.border)
         boxes, settled = boxes_of(maps.float(), self.options)
         return logits, target, maps, boxes, settled
@@ -121,15 +121,17 @@ class Graph(nn.Module):
         raw, logits = anatomy.forward(self.model, images.clone())  # models may write into it
         return logits, anatomy.activate(layout.grid(raw, self._size))  # type: ignore[arg-type]
 
-    def _evidence(self, grid: Tensor, rows: Float[Tensor, "b c"]) -> Float[Tensor, "b u v"]:
-        """Do what `SpatialClassifier.evidence` does, for one row per image and without chunks."""
-        rows = rows.to(grid.dtype)
+    def _evidence(
+        self, grid: Tensor, image: Int[Tensor, " b"], classes: ClassSum
+    ) -> Float[Tensor, "b u v"]:
+        """Do what `SpatialClassifier.evidence` does, for one pair per image and without chunks."""
         if self._classifier.linear is not None:
-            return torch.einsum("bk,bkuv->buv", rows @ self._classifier.weight, grid)
+            weights = classes.of_weights(self._classifier.weight)
+            return torch.einsum("bk,bkuv->buv", weights, grid)
         anatomy, layout = self._classifier.parts()
         b, _, u, v = grid.shape
         logits = anatomy.cells(self.model, grid.permute(0, 2, 3, 1).flatten(0, 2), layout)
-        return torch.einsum("bc,buvc->buv", rows, logits.view(b, u, v, -1))
+        return classes.of_maps(logits.view(b, u, v, -1).permute(0, 3, 1, 2), image)
 
     @property
     def _size(self) -> tuple[int, int]:

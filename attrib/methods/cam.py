@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from attrib.errors import InputError
 from attrib.methods.base import METHODS, Method
-from attrib.models import Features, SpatialClassifier
+from attrib.models import ClassSum, Features, SpatialClassifier
 from attrib.registry import AtLeast
 from attrib.types import Attribution, TargetRule, Targets
 
@@ -58,9 +58,9 @@ class CAM(Method):
         """See `Method.attribute`."""
         return _contrast(self, classifier, images, targets)
 
-    def coefficients(self, logits: Float[Tensor, "b c"], pairs: Targets) -> Float[Tensor, "n c"]:
-        """Return the weight of every class map in each pair's map."""
-        return _one_hot(logits, pairs)
+    def classes(self, logits: Float[Tensor, "b c"], pairs: Targets) -> ClassSum:
+        """Say which class maps a pair's map is made of."""
+        return ClassSum(label=pairs.label[:, None])
 
 
 @METHODS.register
@@ -96,9 +96,10 @@ class InfoCAM(Method):
         _check_contrast(self.name, self.multi_label, classifier)
         return _contrast(self, classifier, images, targets)
 
-    def coefficients(self, logits: Float[Tensor, "b c"], pairs: Targets) -> Float[Tensor, "n c"]:
-        """Return the weight of every class map in each pair's map."""
-        return _minus_mean_of_others(logits, pairs)
+    def classes(self, logits: Float[Tensor, "b c"], pairs: Targets) -> ClassSum:
+        """Say which class maps a pair's map is made of."""
+        others = logits.shape[1] - 1
+        return ClassSum(label=pairs.label[:, None], factor=(1 + 1 / others,), every=-1 / others)
 
 
 @METHODS.register
@@ -141,9 +142,11 @@ class InfoCAMPlus(Method):
         maps = self._regional(classifier, features, pairs)
         return self._result(classifier, images, maps, pairs, features.logits)
 
-    def coefficients(self, logits: Float[Tensor, "b c"], pairs: Targets) -> Float[Tensor, "n c"]:
-        """Return the weight of every class map in each pair's map, for `contrast="image"`."""
-        return _minus_least_likely(logits, pairs)
+    def classes(self, logits: Float[Tensor, "b c"], pairs: Targets) -> ClassSum:
+        """Say which class maps a pair's map is made of, for `contrast="image"`."""
+        own = pairs.label[:, None]
+        least = logits[pairs.image].scatter(1, own, torch.inf).argmin(1, keepdim=True)
+        return ClassSum(label=torch.cat([own, least], 1), factor=(1, -1))
 
     def _regional(
         self, classifier: SpatialClassifier, features: Features, pairs: Targets
@@ -167,26 +170,10 @@ def _contrast(
     """Combine class maps linearly: one forward pass, and one row of class weights per target."""
     features = classifier.forward(images)
     pairs = targets(features.logits)
-    rows = method.coefficients(features.logits, pairs)
-    cells = classifier.evidence(features.grid, pairs.image, rows)
+    classes = method.classes(features.logits, pairs)
+    cells = classifier.evidence(features.grid, pairs.image, classes)
     maps = region_sum(cells, method.region, method.border)
     return method._result(classifier, images, maps, pairs, features.logits)
-
-
-def _one_hot(logits: Tensor, pairs: Targets) -> Float[Tensor, "n c"]:
-    rows = logits.new_zeros(pairs.label.shape[0], logits.shape[1])
-    return rows.scatter_(1, pairs.label[:, None], 1)
-
-
-def _minus_mean_of_others(logits: Tensor, pairs: Targets) -> Float[Tensor, "n c"]:
-    others = logits.shape[1] - 1
-    return _one_hot(logits, pairs) * (1 + 1 / others) - 1 / others
-
-
-def _minus_least_likely(logits: Tensor, pairs: Targets) -> Float[Tensor, "n c"]:
-    own = pairs.label[:, None]
-    least = logits[pairs.image].scatter(1, own, torch.inf).argmin(1, keepdim=True)
-    return _one_hot(logits, pairs).scatter_(1, least, -1)
 
 
 def region_sum(

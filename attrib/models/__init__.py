@@ -2,6 +2,7 @@
 
 from attrib.models.adl import ADL, adl_inserted, adl_places, insert_adl
 from attrib.models.classifier import Features, SpatialClassifier, Stage
+from attrib.models.evidence import ClassSum
 from attrib.models.gap import to_gap
 from attrib.models.given import ModelLike, Precision, as_classifier, under_autocast
 from attrib.models.load import load_model, load_weights, model_names
@@ -11,6 +12,7 @@ from attrib.models.split import Need, spec_of, split
 
 __all__ = [
     "ADL",
+    "ClassSum",
     "Features",
     "ModelLike",
     "ModelRecord",

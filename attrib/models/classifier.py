@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attrib import surgery
 from attrib.errors import SplitError
 from attrib.models.anatomy import Anatomy
-from attrib.models.evidence import CHUNK_CELLS, linear_evidence
+from attrib.models.evidence import CHUNK_CELLS, ClassSum, linear_evidence
 from attrib.models.layout import Layout, Levels, Raw, detect
 from attrib.models.output import Output, logits_of
 from attrib.models.recall import Recall
@@ -219,27 +219,26 @@ class SpatialClassifier:
         self,
         grid: Float[Tensor, "b k u v"],
         image: Int[Tensor, " n"],
-        coefficients: Float[Tensor, "n c"],
+        classes: ClassSum,
     ) -> Float[Tensor, "n u v"]:
-        """Combine class maps: `out[i] = sum_c coefficients[i, c] * class_maps[image[i], c]`.
+        """Add up class maps of `image[i]`: those that `classes` names for the i-th pair.
 
         Through the weights where the head is linear, which costs next to nothing; else image by
         image, so that no more than a chunk of class maps is ever held.
 
         Args:
             grid: Features of the batch.
-            image: Which image each row of coefficients is about, ascending.
-            coefficients: Weights over classes.
+            image: Which image each pair is about, ascending.
+            classes: Which class maps, and how much of each.
         """
         if self.linear is not None:
-            return linear_evidence(grid, image, coefficients.to(grid.dtype), self.weight)
-        out = grid.new_empty(len(image), *grid.shape[2:])
+            return linear_evidence(grid, image, classes.of_weights(self.weight))
+        out = grid.new_empty(len(classes.label), *grid.shape[2:])
         size = max(1, CHUNK_CELLS // (self.num_classes * grid.shape[2] * grid.shape[3]))
         for start, part in zip(range(0, len(grid), size), grid.split(size), strict=True):
             own = (image >= start) & (image < start + size)
             rows: Tensor | slice = own.nonzero().flatten() if len(part) < len(grid) else slice(None)
-            maps = self.class_maps(part)[image[rows] - start]
-            out[rows] = torch.einsum("nc,ncuv->nuv", coefficients[rows].to(maps.dtype), maps)
+            out[rows] = classes.rows(rows).of_maps(self.class_maps(part), image[rows] - start)
         return out
 
     @contextmanager

@@ -3,48 +3,72 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["CHUNK_CELLS", "linear_evidence", "weighted"]
+__all__ = ["CHUNK_CELLS", "ClassSum", "linear_evidence", "weighted"]
 
 CHUNK_CELLS = 1 << 24
 """At most so many class-map values, or copied features, are held at once."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassSum:
+    """Which class maps are added up for each of `n` pairs: a few of its own, and some of every one.
+
+    Args:
+        label: The few classes of each pair.
+        factor: What the first of the few is multiplied by, and each that follows.
+        every: What every class of the model is multiplied by in addition.
+    """
+
+    label: Int[Tensor, "n m"]
+    factor: tuple[float, ...] = (1.0,)
+    every: float = 0.0
+
+    def of_weights(self, weight: Float[Tensor, "c k"]) -> Float[Tensor, "n k"]:
+        """Add up the rows of a linear head; only those of the few are read if `every` is 0."""
+        parts = [f * weight.index_select(0, c) for f, c in self._few()]
+        return sum(parts[1:], parts[0]) + (self.every * weight.sum(0) if self.every else 0)
+
+    def of_maps(
+        self, maps: Float[Tensor, "b c u v"], image: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n u v"]:
+        """Add up class maps of the image that each pair is about."""
+        parts = [f * maps[image, c] for f, c in self._few()]
+        return sum(parts[1:], parts[0]) + (self.every * maps.sum(1)[image] if self.every else 0)
+
+    def rows(self, which: Tensor | slice) -> ClassSum:
+        """Take some of the pairs."""
+        return ClassSum(label=self.label[which], factor=self.factor, every=self.every)
+
+    def _few(self) -> Iterator[tuple[float, Int[Tensor, " n"]]]:
+        return zip(self.factor, self.label.unbind(1), strict=True)
+
+
 def linear_evidence(
     grid: Float[Tensor, "b k u v"],
     image: Int[Tensor, " n"],
-    coefficients: Float[Tensor, "n c"],
-    weight: Float[Tensor, "c k"],
+    weights: Float[Tensor, "n k"],
 ) -> Float[Tensor, "n u v"]:
-    """Weigh the channels of `grid[image[i]]` by `coefficients[i] @ weight`.
+    """Weigh the channels of `grid[image[i]]` by `weights[i]`.
 
     Args:
         grid: Features of the batch.
-        image: Which image each row of coefficients is about, ascending.
-        coefficients: Weights over classes, of the grid's type.
-        weight: The head's.
+        image: Which image each row of weights is about, ascending.
+        weights: What `ClassSum.of_weights` makes of the head's.
     """
     if grid.device.type != "cpu":
-        return weighted(grid, image, coefficients @ weight)
-    weights = _summed(coefficients, weight)
+        return weighted(grid, image, weights)
     if len(grid) == 1:
         return (weights @ grid[0].flatten(1)).view(-1, *grid.shape[2:])
     owners = Counter(image.tolist())
     each = zip(weights.split([owners[i] for i in range(len(grid))]), grid, strict=True)
     return torch.cat([w @ g.flatten(1) for w, g in each]).view(-1, *grid.shape[2:])
-
-
-def _summed(
-    coefficients: Float[Tensor, "n c"], weight: Float[Tensor, "c k"]
-) -> Float[Tensor, "n k"]:
-    """Multiply the two; where few classes have a coefficient, only their weights are read."""
-    used = coefficients.any(0).nonzero()[:, 0]
-    few = 2 * len(used) < len(weight)
-    return coefficients[:, used] @ weight[used] if few else coefficients @ weight
 
 
 def weighted(
