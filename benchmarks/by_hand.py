@@ -15,7 +15,7 @@ import torch
 from captum import attr
 from torch import Tensor
 
-from attrib.methods.baselines.features import LinearModel, parts_of
+from attrib.methods.baselines.parts import least_squares, parts_of
 from benchmarks.models import Work
 
 __all__ = ["ByHand", "gradients", "integrated_gradients", "occlusion", "parts"]
@@ -127,21 +127,38 @@ def _by_parts(count: int, batch: int, kind: Any, samples: int | None, work: Work
     found: Tensor = kind(work.model).attribute(
         work.images,
         target=work.labels,
-        feature_mask=parts_of(work.images[0], "grid", count, work.classifier.spec),
+        feature_mask=parts_of(work.images[0], "grid", count, work.classifier.spec)[None, None],
         perturbations_per_eval=batch,
         **options,
     )
     return found[:, 0]
 
 
+class _Linear:
+    """Weighted ridge regression in the form that Captum's explainers fit."""
+
+    def __init__(self, penalty: float) -> None:
+        self.penalty = penalty
+
+    def fit(self, train_data: Any, **_options: Any) -> dict[str, Any]:
+        """Fit to batches of (parts kept, class score, weight)."""
+        kept, scores, weights = (torch.cat(column) for column in zip(*train_data, strict=True))
+        self.found = least_squares(kept > 0, scores[:, None], weights, self.penalty)
+        return {}
+
+    def representation(self) -> Tensor:
+        """Give the coefficients."""
+        return self.found.T.float()
+
+
 def _kernel_shap(model: Any) -> Any:
     explainer = attr.KernelShap(model)
-    explainer.interpretable_model = LinearModel(0)
+    explainer.interpretable_model = _Linear(0)
     return explainer
 
 
 def _lime(model: Any) -> Any:
-    return attr.Lime(model, interpretable_model=LinearModel(1.0), similarity_func=_closeness)
+    return attr.Lime(model, interpretable_model=_Linear(1.0), similarity_func=_closeness)
 
 
 def _closeness(_picture: Tensor, _changed: Tensor, kept: Tensor, **_: Any) -> Tensor:

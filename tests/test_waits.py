@@ -14,7 +14,7 @@ from tests.models import SPEC, images, make
 from tests.pretend_gpu import no_gradients
 from tests.reference.test_around import vit
 
-PAIRS, STEPS = 3, 2
+PAIRS, EXPLAINED, STEPS = 3, 2, 2
 GRID = "parts='grid', count=4"
 WAITS = {
     "ablationcam": 2,  # whether the rest of the model gives the logits; whose targets are whose
@@ -23,7 +23,7 @@ WAITS = {
     "deconvolution": 1,
     "deeplift": 1,
     "eigencam": 0,  # of torch's own decomposition there is one more on a GPU that is there
-    f"feature-ablation({GRID})": 18 * PAIRS,  # to number the parts, and Captum's, for each part
+    f"feature-ablation({GRID})": 1,  # whose targets are whose
     "fuse": 0,
     "generic-attention": 1,
     "gradcam": 0,
@@ -39,24 +39,25 @@ WAITS = {
     "infocam+": 0,
     "input-x-gradient": 1,
     f"integrated-gradients(steps={STEPS})": 3 * PAIRS,
-    f"kernel-shap({GRID}, samples=8)": 28 * PAIRS,  # Captum draws and weighs sets on the host
+    f"kernel-shap({GRID}, samples=8)": 1 + EXPLAINED,  # and for scores, to fit models to
     "layercam": 0,
     "layercam(layer='features.5')": 1,
-    f"lime({GRID}, samples=8)": 21 * PAIRS,
+    f"lime({GRID}, samples=8)": 1 + EXPLAINED,
+    "lime(samples=8)": 1 + 2 * EXPLAINED,  # and for pixels, to find superpixels in
     "lrp": 1,
-    "occlusion(window=16, stride=16)": 4 * PAIRS,
+    "occlusion(window=16, stride=16)": 1,
     f"rib(steps={STEPS})": 11,  # for each picture, and in each step whether it explodes
     "rollout": 0,
     "saliency": 1,
+    f"shapley-sampling({GRID}, samples=2)": 1,
     "scorecam": 1,
     "smooth(samples=2)": 0,
     "tta": 0,
     "xgradcam": 0,
     "xgradcam(layer='features.5')": 1,
 }
-ELSEWHERE = {"gradient-shap", "smoothgrad", "shapley-sampling"}
-"""Captum draws noise on the GPU, which one that is not there cannot; and for each order of the
-parts it looks at every pixel by itself, which takes too long here."""
+ELSEWHERE = {"gradient-shap", "smoothgrad"}
+"""Captum draws noise on the GPU, which one that is not there cannot."""
 
 
 def test_every_method_is_in_the_table():

@@ -13,13 +13,13 @@ from torch.nn import functional as F  # noqa: N812
 from attrib import surgery
 from attrib.methods.base import METHODS, Method
 from attrib.methods.baselines.run import Batch, forward_of
+from attrib.methods.baselines.seen import rows_of_images
 from attrib.methods.iba.cut import Rest, cut, rest_of
 from attrib.methods.memory import in_steps
 from attrib.models import SpatialClassifier
 from attrib.models.anatomy import Tapped
 from attrib.registry import AtLeast
-from attrib.transfer import to_device, to_host
-from attrib.types import Attribution, TargetRule, Targets
+from attrib.types import Attribution, TargetRule
 
 __all__ = ["AblationCAM", "ScoreCAM"]
 
@@ -28,14 +28,6 @@ def _last(classifier: SpatialClassifier) -> str:
     """Name the last layer that the logits depend on; empty where it is no module's output."""
     layer, anatomy = classifier.gradient_layer, classifier.anatomy
     return anatomy.features if not layer and isinstance(anatomy, Tapped) else layer
-
-
-def _rows_of_images(pairs: Targets) -> dict[int, Int[Tensor, " m"]]:
-    """Group pairs by their image; a GPU is awaited once for all of them."""
-    rows: dict[int, list[int]] = {}
-    for row, image in enumerate(to_host(pairs.image)[0].tolist()):
-        rows.setdefault(image, []).append(row)
-    return {image: to_device(own, pairs.image.device) for image, own in rows.items()}
 
 
 @METHODS.register
@@ -77,7 +69,7 @@ class ScoreCAM(Method):
             start = cut(classifier, images, self.layer or _last(classifier))
             pairs = targets(start.logits)
             maps = start.grid.new_zeros(len(pairs), *start.grid.shape[2:])
-            for i, rows in _rows_of_images(pairs).items():
+            for i, rows in rows_of_images(pairs).items():
                 tried = self._tried(start.grid[i])
                 scores = self._scores(classifier, images[i], start.grid[i, tried])
                 weights = scores[:, pairs.label[rows]].softmax(0).to(maps.dtype)
@@ -93,7 +85,7 @@ class ScoreCAM(Method):
     def _scores(
         self, classifier: SpatialClassifier, image: Tensor, grid: Float[Tensor, "t u v"]
     ) -> Float[Tensor, "t c"]:
-        forward, size = forward_of(classifier), image.shape[1:]
+        forward, size = forward_of(classifier, copy=False), image.shape[1:]
         exact = image.to(torch.promote_types(image.dtype, torch.float32))
 
         def step(rows: slice, _batch: int) -> Tensor:
@@ -145,7 +137,7 @@ class AblationCAM(Method):
             pairs = targets(start.logits)
             maps = start.grid.new_zeros(len(pairs), *start.grid.shape[2:])
             rest = rest_of(classifier, start) if len(pairs) else None
-            for i, rows in _rows_of_images(pairs).items():
+            for i, rows in rows_of_images(pairs).items():
                 whole = start.logits[i, pairs.label[rows]]
                 lost = whole - self._without(rest, i)[:, pairs.label[rows]]  # type: ignore[arg-type]
                 weights = lost / torch.where(whole == 0, 1, whole.abs())

@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import partial
 from statistics import median
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 import attrib
 from benchmarks import by_hand
@@ -21,10 +23,10 @@ ABOUT = (
     "pass. attrib's also gives the logits, and leaves everything as it was: methods of one pass "
     "have them from it, others make them by one more. Both are checked to give the same maps. "
     "First the large ones on a MobileNetV2: integrated gradients of 32 steps, occlusion by a "
-    "window of 32 pixels (169 places), KernelSHAP of 200 sets of 49 squares. Then the others, on a "
-    "SqueezeNet, as Captum's rules for ReLUs, DeepLift and LRP want modules that are used once and "
-    "not in place. Batches of 16. Not compared: `captum(...)`, which calls any of Captum's methods "
-    "by its name."
+    "window of 32 pixels (169 places), KernelSHAP of 200 sets of 49 squares; this one also for "
+    "three classes, which Captum explains one by one. Then the others, on a SqueezeNet, as "
+    "Captum's rules for ReLUs, DeepLift and LRP want modules that are used once and not in place. "
+    "Batches of 16. Not compared: `captum(...)`, which calls any of Captum's methods by its name."
 )
 LARGE, SMALL = Budget(seconds=14, least=3, most=9), Budget(seconds=4, least=3, most=15)
 MODEL, RECTIFIED, LAYER = "torchvision/mobilenet_v2", "torchvision/squeezenet1_1", "features.12"
@@ -66,15 +68,19 @@ def tables(
     }
     for spec, hand in large.items():
         yield _table(work, spec, hand, LARGE, effort)
+    yield _table(work, *shap, LARGE, effort, classes=3)
     work = prepare(rectified, 1, size)
     _not_in_place(work.model)
     for spec, hand in {**by_hand.gradients(LAYER, BATCH), **dict(others)}.items():
         yield _table(work, spec, hand, SMALL, effort)
 
 
-def _table(work: Work, spec: str, hand: ByHand, budget: Budget, effort: Effort) -> Table:
+def _table(
+    work: Work, spec: str, hand: ByHand, budget: Budget, effort: Effort, classes: int = 1
+) -> Table:
     explainer = attrib.Explainer(work.classifier, spec)
-    ours, theirs = partial(explainer, work.images, work.labels), partial(hand, work)
+    labels = work.logits.topk(classes).indices[0].tolist()
+    ours, theirs = partial(explainer, work.images, [labels]), partial(_each, hand, work, labels)
     name = explainer.method.name
     candidates = [
         call("torch", "forward", work.forward),
@@ -82,8 +88,15 @@ def _table(work: Work, spec: str, hand: ByHand, budget: Budget, effort: Effort) 
         call(OURS, name, ours, why=BESIDES if name in ONCE else ONE_MORE),
     ]
     notes = _agree(name, ours().maps, theirs())
-    table = measure(f"{spec}, {work.name}", candidates, budget, effort, notes=notes)
+    several = f", {classes} classes" if classes > 1 else ""
+    table = measure(f"{spec}, {work.name}{several}", candidates, budget, effort, notes=notes)
     return replace(table, notes=(*table.notes, _difference(table)))
+
+
+def _each(hand: ByHand, work: Work, labels: list[int]) -> Tensor:
+    """Call Captum for one class after the other."""
+    asked = F.one_hot(torch.tensor(labels), work.logits.shape[1])
+    return torch.cat([hand(replace(work, logits=logits[None])) for logits in asked])
 
 
 def _difference(table: Table) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 import attrib
 from attrib.errors import MemoryWarning, SpecError
 from attrib.methods import METHODS, SmoothGrad, captum
-from attrib.methods.baselines.features import LinearModel, parts_of
+from attrib.methods.baselines.parts import least_squares, parts_of
 from attrib.registry import format_spec
 from tests.models import SPEC, Everything, Pooled, images, make
 
@@ -21,7 +21,7 @@ def maps(model, spec, batch=None):
 
 
 def parts(count):
-    return parts_of(images(2)[0], "grid", count, SPEC)
+    return parts_of(images(2)[0], "grid", count, SPEC)[None, None]
 
 
 def seeded(explain):
@@ -309,6 +309,42 @@ def test_what_cannot_be_handled_is_refused_with_its_place(spec, model, message):
         attrib.Explainer(classifier, spec)(images(1))
 
 
+@pytest.mark.parametrize(("window", "stride"), [(7, 5), (9, 9), (32, 3), (5, 1)])
+def test_windows_that_hang_over_are_cut_as_captum_cuts_them(window, stride):
+    model, given = make("plain").eval(), images(2, (32, 45))
+    want = by_hand.Occlusion(model).attribute(
+        given, (3, window, window), (3, stride, stride), 0, LABELS, perturbations_per_eval=8
+    )
+    found = maps(make("plain"), f"occlusion(window={window}, stride={stride})", given).maps
+    torch.testing.assert_close(found, want[:, 0].detach(), rtol=1e-4, atol=1e-6)
+
+
+PERTURBED = {
+    "occlusion(window=16, stride=8)": 9,
+    "feature-ablation(parts='grid', count=4)": 4,
+    "shapley-sampling(parts='grid', count=4, samples=3)": 1 + 3 * 3,  # all are seen in the logits
+    "kernel-shap(parts='grid', count=4, samples=20)": 19,
+    "lime(parts='grid', count=4, samples=20)": 20,
+    "kernel-shap(parts='grid', count=4, samples=1)": 0,
+    "kernel-shap(parts='grid', count=4, samples=2)": 1,
+}
+
+
+@pytest.mark.parametrize("spec", PERTURBED)
+def test_the_pictures_seen_in_part_serve_for_all_classes(spec):
+    seen = []
+    model = make("plain")
+    model.features.register_forward_hook(lambda _, x, __: seen.append(len(x[0])))
+    explainer = attrib.Explainer(model, spec, spec=SPEC)
+    seen.clear()
+    together = explainer(images(2), [[0, 1, 3], [2]])
+    assert sum(seen) == 2 + 2 * PERTURBED[spec]
+    singly = [
+        explainer(images(2)[i : i + 1], [c]).maps for i, c in ((0, 0), (0, 1), (0, 3), (1, 2))
+    ]
+    torch.testing.assert_close(together.maps, torch.cat(singly), rtol=1e-4, atol=1e-6)
+
+
 def test_half_the_batch_where_memory_runs_out():
     class Small(Pooled):
         def forward(self, x):
@@ -396,16 +432,12 @@ def test_an_explainer_that_gives_something_else_is_refused(explainer, options, g
 
 
 def test_the_linear_model_is_weighted_ridge_regression():
-    from torch.utils.data import DataLoader, TensorDataset
-
-    x, y, w = torch.rand(40, 6).round(), torch.randn(40), torch.rand(40)
-    model = LinearModel(0.7)
-    model.fit(DataLoader(TensorDataset(x, y, w), batch_size=40))
+    x, y, w = torch.rand(40, 6) > 0.5, torch.randn(40, 3), torch.rand(40)
     full = torch.cat([x, torch.ones(40, 1)], 1).double()
     penalty = torch.diag(torch.tensor([0.7] * 6 + [0.0], dtype=torch.float64))
     gram = full.T @ (w[:, None].double() * full) + penalty
-    want = torch.linalg.solve(gram, full.T @ (w * y).double())[:6]
-    torch.testing.assert_close(model.representation()[0].double(), want, rtol=1e-4, atol=1e-5)
+    want = torch.linalg.solve(gram, full.T @ (w[:, None].double() * y.double()))[:6]
+    torch.testing.assert_close(least_squares(x, y, w, 0.7), want)
 
 
 class Overwriting(Pooled):

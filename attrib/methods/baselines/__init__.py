@@ -1,4 +1,4 @@
-"""Methods by Captum, under one signature with ours."""
+"""Gradients of pixels, perturbed pictures, and what Captum has besides."""
 
 from attrib.methods.baselines.anything import Captum, captum
 from attrib.methods.baselines.gradients import (

@@ -1,28 +1,29 @@
-"""Baselines that take parts of the picture away and see what the class score does."""
+"""Methods that take parts of the picture away and see what the class score does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, final
+from typing import Annotated, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attrib.methods.base import METHODS, Method
-from attrib.methods.baselines.features import LinearModel, Parts, parts_of
-from attrib.methods.baselines.run import (
-    Batch,
-    Count,
-    Reference,
-    attribute,
-    baseline,
-    explainers,
-    forward_of,
+from attrib.methods.baselines.parts import (
+    Parts,
+    draw_half,
+    draw_orders,
+    draw_shapley,
+    least_squares,
+    parts_of,
 )
+from attrib.methods.baselines.run import Batch, Count, Reference
+from attrib.methods.baselines.seen import Seen, attribute_seen
 from attrib.models import SpatialClassifier
 from attrib.registry import AtLeast
+from attrib.transfer import to_host
 from attrib.types import Attribution, TargetRule
 
 __all__ = ["LIME", "FeatureAblation", "KernelSHAP", "Occlusion", "ShapleySampling"]
@@ -38,8 +39,9 @@ class Occlusion(Method):
 
     $$M_y(p) = \operatorname{mean}_{W \ni p} \big(n_y(x) - n_y(x \text{ without } W)\big)$$
 
-    Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, section 4.2, by
-    Captum's `Occlusion`. Costs a forward pass per place of the window: 169 by default.
+    Zeiler and Fergus, *Visualizing and Understanding Convolutional Networks*, section 4.2; the same
+    as Captum's `Occlusion`. Costs a forward pass per place of the window, 169 by default, whatever
+    the number of classes.
 
     Args:
         window: Side of the window in pixels; 0 for a seventh of the picture's shorter side.
@@ -67,23 +69,30 @@ class Occlusion(Method):
         step = self.stride or max(1, window // 2)
         step = min(step, window)
 
-        def chunk(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
-            c = pictures.shape[1]
-            values = (
-                explainers()
-                .Occlusion(forward_of(classifier))
-                .attribute(
-                    pictures,
-                    (c, window, window),
-                    (c, step, step),
-                    baseline(pictures, self.reference, classifier.spec),
-                    labels,
-                    perturbations_per_eval=batch,
-                )
+        def explain(seen: Seen) -> Tensor:
+            down, across = (
+                _windows(size, window, step).to(images.device, non_blocking=True)
+                for size in images.shape[-2:]
             )
-            return values[:, 0]  # type: ignore[no-any-return]  # a window has one value for all colours
+            columns = len(across)
 
-        return attribute(self, classifier, images, targets, chunk)
+            def rest(places: slice) -> Bool[Tensor, "s h w"]:
+                at = torch.arange(places.start, places.stop, device=images.device)
+                return ~(down[at // columns, :, None] & across[at % columns, None])
+
+            lost = seen.whole - seen.scores(len(down) * columns, rest)
+            down, across = down.to(lost), across.to(lost)
+            total = down.T @ lost.T.unflatten(1, (-1, columns)) @ across
+            return total / (down.sum(0)[:, None] * across.sum(0))
+
+        return attribute_seen(self, classifier, images, targets, explain)
+
+
+def _windows(size: int, window: int, step: int) -> Bool[Tensor, "places size"]:
+    """Say which pixels in a row a window covers at each of its places; the last may hang over."""
+    starts = torch.arange(-(-(size - window) // step) + 1)[:, None] * step
+    pixels = torch.arange(size)
+    return (pixels >= starts) & (pixels < starts + window)
 
 
 @METHODS.register
@@ -94,7 +103,8 @@ class FeatureAblation(Method):
 
     $$M_y(p) = n_y(x) - n_y(x \text{ without the part of } p)$$
 
-    By Captum's `FeatureAblation`. Costs a forward pass per part.
+    The same as Captum's `FeatureAblation`. Costs a forward pass per part, whatever the number of
+    classes.
 
     Args:
         parts: What the picture is divided into.
@@ -117,7 +127,11 @@ class FeatureAblation(Method):
         self, classifier: SpatialClassifier, images: Float[Tensor, "b _ h w"], targets: TargetRule
     ) -> Attribution:
         """See `Method.attribute`."""
-        return _by_parts(self, classifier, images, targets, explainers().FeatureAblation)
+
+        def values(seen: Seen, parts: Tensor, count: int) -> Tensor:
+            return seen.whole - seen.scores_of_sets(parts, ~torch.eye(count, dtype=torch.bool))
+
+        return _by_parts(self, classifier, images, targets, values)
 
 
 @METHODS.register
@@ -129,8 +143,8 @@ class ShapleySampling(Method):
     $$M_y(p) = \mathbb{E}_{\pi}\big[n_y(x_{\pi \le P}) - n_y(x_{\pi < P})\big], \quad P \ni p$$
 
     with only the parts before P, and P, seen. Castro et al., *Polynomial calculation of the Shapley
-    value based on sampling*, by Captum's `ShapleyValueSampling`. Costs `samples` forward passes
-    per part.
+    value based on sampling*; the same as Captum's `ShapleyValueSampling`. Costs `samples` forward
+    passes per part, whatever the number of classes.
 
     Args:
         samples: Random orders.
@@ -158,9 +172,18 @@ class ShapleySampling(Method):
     ) -> Attribution:
         """See `Method.attribute`."""
 
-        options = {"n_samples": self.samples}
-        make = explainers().ShapleyValueSampling
-        return _by_parts(self, classifier, images, targets, make, self.seed, **options)
+        def values(seen: Seen, parts: Tensor, count: int) -> Tensor:
+            places = draw_orders(count, self.samples, self.seed)
+            some = places[:, None] < torch.arange(1, count)[:, None]  # [order, how many, part]
+            kept = torch.cat([some.new_zeros(1, count), some.flatten(0, 1)])
+            scores = seen.scores_of_sets(parts, kept)
+            between = scores[1:].unflatten(0, (self.samples, count - 1))
+            none, whole = (x.expand(self.samples, 1, -1) for x in (scores[0], seen.whole))
+            gains = torch.cat([none, between, whole], 1).diff(dim=1)
+            own = places.to(gains.device, non_blocking=True)[:, :, None].expand_as(gains)
+            return gains.gather(1, own).mean(0)
+
+        return _by_parts(self, classifier, images, targets, values)
 
 
 @METHODS.register
@@ -174,10 +197,12 @@ class KernelSHAP(Method):
     \frac{M - 1}{\binom{M}{|S|}\, |S|\, (M - |S|)}$$
 
     with M parts, and the sets of all and none weighing a million times as much. Lundberg and Lee,
-    *A Unified Approach to Interpreting Model Predictions*, section 4.1, by Captum's `KernelShap`.
+    *A Unified Approach to Interpreting Model Predictions*, section 4.1; the same as Captum's
+    `KernelShap`, but for rounding: the regression is in float64. Costs a forward pass per set,
+    whatever the number of classes.
 
     Args:
-        samples: Random sets; each costs a forward pass.
+        samples: Sets: all, none and random ones.
         parts: What the picture is divided into.
         count: About so many parts.
         reference: What is seen in the place of a part.
@@ -202,13 +227,17 @@ class KernelSHAP(Method):
     ) -> Attribution:
         """See `Method.attribute`."""
 
-        def make(forward: Forward) -> Any:
-            shap = explainers().KernelShap(forward)
-            shap.interpretable_model = LinearModel(0)
-            return shap
+        def values(seen: Seen, parts: Tensor, count: int) -> Tensor:
+            ends = torch.tensor([True, False])[:, None].expand(2, count)
+            drawn = draw_shapley(count, self.samples - 2, self.seed)
+            kept = torch.cat([ends, drawn])[: self.samples]
+            some = seen.scores_of_sets(parts, kept[1:])
+            (scores,) = to_host(torch.cat([seen.whole[None], some]))
+            weights = torch.ones(len(kept))
+            weights[:2] = 1e6
+            return least_squares(kept, scores, weights, 0)
 
-        options = {"n_samples": self.samples}
-        return _by_parts(self, classifier, images, targets, make, self.seed, **options)
+        return _by_parts(self, classifier, images, targets, values)
 
 
 @METHODS.register
@@ -222,12 +251,13 @@ class LIME(Method):
     D(S) = 1 - \sqrt{|S| / M}$$
 
     over sets S that hold each of M parts with probability ½; D is the cosine distance from the set
-    of all. Ribeiro et al., *"Why Should I Trust You?"*, eq. 2, by Captum's `Lime`, with the
+    of all. Ribeiro et al., *"Why Should I Trust You?"*, eq. 2; the same as Captum's `Lime` with the
     distance and the ridge regression of the authors' code for pictures. Deviations from that code:
-    the class score is the logit, not the probability, and all parts stay in the model.
+    the class score is the logit, not the probability, and all parts stay in the model. Costs a
+    forward pass per set, whatever the number of classes.
 
     Args:
-        samples: Random sets; each costs a forward pass.
+        samples: Random sets.
         width: Kernel width sigma.
         penalty: Weight lambda of the coefficients' squares.
         parts: What the picture is divided into.
@@ -256,20 +286,18 @@ class LIME(Method):
     ) -> Attribution:
         """See `Method.attribute`."""
 
-        def closeness(_picture: Tensor, _changed: Tensor, kept: Tensor, **_: Any) -> Tensor:
+        def values(seen: Seen, parts: Tensor, count: int) -> Tensor:
+            kept = draw_half(count, self.samples, self.seed)
+            (scores,) = to_host(seen.scores_of_sets(parts, kept))
             distance = 1 - kept.float().mean(1).sqrt()
-            return torch.exp(-(distance**2) / self.width**2)
+            weights = torch.exp(-(distance**2) / self.width**2)
+            return least_squares(kept, scores, weights, self.penalty)
 
-        def make(forward: Forward) -> Any:
-            return explainers().Lime(
-                forward, interpretable_model=LinearModel(self.penalty), similarity_func=closeness
-            )
-
-        options = {"n_samples": self.samples}
-        return _by_parts(self, classifier, images, targets, make, self.seed, **options)
+        return _by_parts(self, classifier, images, targets, values)
 
 
-Forward = Callable[[Tensor], Tensor]
+Values = Callable[[Seen, Int[Tensor, "h w"], int], Float[Tensor, "p n"]]
+"""Takes a picture, its parts and how many they are; gives each part's value for each class."""
 
 
 def _by_parts(
@@ -277,22 +305,13 @@ def _by_parts(
     classifier: SpatialClassifier,
     images: Float[Tensor, "b _ h w"],
     targets: TargetRule,
-    make: Callable[[Forward], Any],
-    seed: int = 0,
-    **options: Any,
+    values: Values,
 ) -> Attribution:
-    """Give every pixel the value of its part; pictures have parts of their own, so one by one."""
+    """Give every pixel the value of its part."""
 
-    def chunk(pictures: Tensor, labels: Tensor, batch: int) -> Tensor:
-        spec = classifier.spec
-        values = make(forward_of(classifier)).attribute(
-            pictures,
-            baselines=baseline(pictures, method.reference, spec),
-            target=labels,
-            feature_mask=parts_of(pictures[0], method.parts, method.count, spec),
-            perturbations_per_eval=batch,
-            **options,
-        )
-        return values[:, 0]  # type: ignore[no-any-return]
+    def explain(seen: Seen) -> Tensor:
+        parts = parts_of(seen.picture, method.parts, method.count, classifier.spec)
+        found = values(seen, parts, int(parts.max()) + 1).T.to(images.device, non_blocking=True)
+        return found[:, parts.to(images.device, non_blocking=True)]
 
-    return attribute(method, classifier, images, targets, chunk, seed=seed)
+    return attribute_seen(method, classifier, images, targets, explain)

@@ -144,18 +144,21 @@ def explainers() -> Any:
     return captum.attr
 
 
-def forward_of(classifier: SpatialClassifier, *, hooks: bool = False) -> Callable[[Tensor], Tensor]:
+def forward_of(
+    classifier: SpatialClassifier, *, hooks: bool = False, copy: bool = True
+) -> Callable[[Tensor], Tensor]:
     """Make the function that pictures go through: logits, in the pictures' precision.
 
     Args:
         classifier: The model, split.
         hooks: Let hooks on the model itself see the pictures; they are to see the user's only.
+        copy: Whether pictures are used again, or differentiated by; some models write into them.
     """
     model = classifier.model
     dtype, run = surgery.dtype_of(model), model if hooks else model.forward
 
     def forward(pictures: Tensor) -> Tensor:
-        return classifier.logits_of(run(pictures.to(dtype, copy=True))).to(pictures.dtype)
+        return classifier.logits_of(run(pictures.to(dtype, copy=copy))).to(pictures.dtype)
 
     return forward
 
