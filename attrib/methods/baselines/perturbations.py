@@ -83,7 +83,8 @@ class Occlusion(Method):
             lost = seen.whole - seen.scores(len(down) * columns, rest)
             down, across = down.to(lost), across.to(lost)
             total = down.T @ lost.T.unflatten(1, (-1, columns)) @ across
-            return total / (down.sum(0)[:, None] * across.sum(0))
+            mean: Tensor = total / (down.sum(0)[:, None] * across.sum(0))
+            return mean
 
         return attribute_seen(self, classifier, images, targets, explain)
 
