@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -161,8 +162,6 @@ def test_spec_travels_with_the_model():
 
 
 def test_the_gradient_layer_of_a_class_token_is_before_the_last_attention():
-    import timm
-
     vit = timm.create_model("test_vit", num_classes=4)
     classifier = split(vit)
     assert classifier.gradient_layer == "blocks.5.norm1"
@@ -172,9 +171,71 @@ def test_the_gradient_layer_of_a_class_token_is_before_the_last_attention():
     assert split(pooled).exact
 
 
-def test_attention_pooling_and_registers():
-    import timm
+TRANSFORMERS = {
+    "plain": ("VisionTransformer", {}, 1),
+    "scaled": ("VisionTransformer", {"init_values": 0.3, "qkv_bias": False}, 1),
+    "registers": ("VisionTransformer", {"reg_tokens": 3, "num_classes": 3}, 4),
+    "distilled": ("deit.VisionTransformerDistilled", {}, 2),
+    "normed queries": ("VisionTransformer", {"qk_norm": True}, None),
+    "attention pool": ("VisionTransformer", {"global_pool": "map", "class_token": True}, None),
+    "talking heads": ("Cait", {"depth_token_only": 2}, None),
+}
+"""Transformers of timm's; tokens that are followed through the last block, None where all are."""
 
+
+def transformer(name, **options):
+    from importlib import import_module
+
+    module, _, kind = name.rpartition(".")
+    home = import_module(f"timm.models.{module}") if module else timm.models
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 3}
+    model = getattr(home, kind)(**{**size, "num_classes": 4, **options}).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(0.2 * noise)
+    return model
+
+
+@pytest.mark.parametrize("case", TRANSFORMERS)
+def test_the_class_token_is_followed_to_the_same_gradients(case):
+    kind, options, prefix = TRANSFORMERS[case]
+    model = transformer(kind, **options).train()
+    before, batch = Everything(model), images(3).double()
+    pairs = [[0, 2], [1], [2, 1]]
+    explainer = attrib.Explainer(model, "gradcam(relu=False)", spec=SPEC)
+    found, tokens = explainer(batch, pairs), explainer.classifier._class_tokens
+    before.assert_same(model)
+    layer = explainer.classifier.gradient_layer
+    followed = tokens.get(layer)
+    assert (followed and followed.prefix) == prefix
+    tokens[layer] = None
+    want = explainer(batch, pairs)
+    assert torch.equal(found.logits, want.logits)
+    assert want.maps.abs().max() > 0
+    torch.testing.assert_close(found.maps, want.maps)
+
+
+def test_a_model_that_raises_where_its_class_token_is_followed_is_left_as_it_was():
+    model = transformer("VisionTransformer")
+    explainer = attrib.Explainer(model, "gradcam", spec=SPEC)
+    explainer(images(1).double())
+    layer = explainer.classifier.gradient_layer
+    assert explainer.classifier._class_tokens[layer] is not None
+
+    def fail(_module, inputs):
+        if inputs[0].shape[1] == 1:
+            raise IndexError("the user's own error")
+
+    model.norm.register_forward_pre_hook(fail)
+    before = Everything(model)
+    with pytest.raises(IndexError, match="the user's own error"):
+        explainer(images(1).double())
+    before.assert_same(model)
+
+
+def test_attention_pooling_and_registers():
     options = {"num_classes": 4, "global_pool": "map", "reg_tokens": 3}
     classifier = split(timm.create_model("test_vit", class_token=False, **options))
     assert classifier.layout == Layout("tokens", 3)
@@ -184,8 +245,6 @@ def test_attention_pooling_and_registers():
 
 
 def test_non_square_transformer():
-    import timm
-
     vit = timm.create_model("test_vit", num_classes=4, img_size=(64, 128))
     spec = ModelSpec(input_size=(64, 128))
     found = attrib.Explainer(vit, "cam", spec=spec)(torch.randn(1, 3, 64, 128))
@@ -193,8 +252,6 @@ def test_non_square_transformer():
 
 
 def test_stages_in_order():
-    import timm
-
     stages = split(timm.create_model("resnet18", num_classes=3)).stages
     assert [s.stride for s in stages] == [2, 4, 8, 16, 32]
     assert [s.name for s in stages] == ["act1", "layer1", "layer2", "layer3", "layer4"]

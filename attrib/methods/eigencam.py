@@ -56,10 +56,11 @@ class EigenCAM(Method):
         return self._result(classifier, images, maps[pairs.image], pairs, logits)
 
     def _features(self, classifier: SpatialClassifier, images: Tensor) -> Features:
-        """Take them from the pass that other methods of the layer use, too."""
-        if not self.layer and classifier.constant_gradient:
-            return classifier.forward(images)
-        with classifier.differentiable(images, self.layer) as (features, _, _):
+        """Take them from the pass that other methods of the layer use too, if it is remembered."""
+        layer = self.layer or classifier.gradient_layer
+        if not layer or classifier.recall is None:
+            return classifier.features_at(images, layer)
+        with classifier.differentiable(images, layer) as (features, _, _):
             return Features(grid=features.grid.detach(), logits=features.logits.detach())
 
 

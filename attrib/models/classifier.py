@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,9 @@ from attrib.models.layout import Layout, Levels, Raw, detect
 from attrib.models.output import Output, logits_of
 from attrib.models.recall import Recall
 from attrib.types import ModelSpec
+
+if TYPE_CHECKING:
+    from attrib.models.class_token import ClassToken
 
 __all__ = ["Features", "SpatialClassifier", "Stage"]
 
@@ -171,8 +174,8 @@ class SpatialClassifier:
     def of(self, model: nn.Module) -> SpatialClassifier:
         """Return the same view of a copy of the model, at the same layers."""
         other = replace(self, model=model)
-        if "gradient_layer" in vars(self):
-            vars(other)["gradient_layer"] = self.gradient_layer
+        known = ("gradient_layer", "_class_tokens")
+        vars(other).update({name: vars(self)[name] for name in known if name in vars(self)})
         return other
 
     def grid_at(
@@ -263,9 +266,7 @@ class SpatialClassifier:
         self, images: Float[Tensor, "b _ h w"], layer: str
     ) -> tuple[Features, Tensor, Layout]:
         if layer:
-            with surgery.tap(self.model, layer, leaf=True) as tapped:
-                logits = self.logits_of(self.model(images))
-                raw: Raw = tapped.value(layer)
+            logits, raw = self._recorded_from(images, layer)
             layout = detect(raw, _size(images))
             activate = nn.Identity()
         else:
@@ -280,6 +281,22 @@ class SpatialClassifier:
             )
         grid = activate(layout.grid(raw.detach(), _size(images)))
         return Features(grid=grid, logits=logits), raw, layout
+
+    def _recorded_from(self, images: Float[Tensor, "b _ h w"], layer: str) -> tuple[Tensor, Raw]:
+        if layer not in self._class_tokens:
+            from attrib.models.class_token import class_token_after
+
+            self._class_tokens[layer] = class_token_after(self, layer)
+        if token := self._class_tokens[layer]:
+            return token.recorded(self, images)
+        with surgery.tap(self.model, layer, leaf=True) as tapped:
+            logits = self.logits_of(self.model(images))
+            return logits, tapped.value(layer)
+
+    @cached_property
+    def _class_tokens(self) -> dict[str, ClassToken | None]:
+        """Of each layer that was differentiated by, how the logits follow from it; None as ever."""
+        return {}
 
     @property
     def constant_gradient(self) -> bool:

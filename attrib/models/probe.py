@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Findings",
+    "close",
     "discover",
     "examine",
     "last_differentiable_layer",
@@ -97,7 +98,7 @@ def examine(model: nn.Module, spec: ModelSpec, anatomy: Anatomy) -> Findings:
         grid = anatomy.activate(layout.grid(raw, spec.input_size))  # type: ignore[arg-type]
         vectors = grid.flatten(2).squeeze(0).T
         maps = _read_cells(anatomy, model, vectors, layout, logits)
-        exact = _close(maps.mean(0), logits[0])
+        exact = close(maps.mean(0), logits[0])
         linear = _find_linear(anatomy, model, vectors, layout, logits.shape[1])
     note = "" if exact else _why_inexact(linear)
     return Findings(
@@ -151,7 +152,8 @@ def _read_cells(
     return maps
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor, b: Tensor) -> bool:
+    """Tell whether all of a is within 1e-4, in half precision 2e-2, of the largest of b."""
     tolerance = 1e-4 if a.dtype in (torch.float32, torch.float64) else 2e-2
     return bool((a - b).abs().max() <= tolerance * b.abs().max())
 
@@ -170,7 +172,7 @@ def _find_linear(
             continue
         want = anatomy.cells(model, trial, layout) if want is None else want
         got = trial @ weight.T
-        if _close(got if module.bias is None else got + module.bias, want):
+        if close(got if module.bias is None else got + module.bias, want):
             return str(path)
     return None
 
@@ -201,7 +203,7 @@ def discover(model: nn.Module, spec: ModelSpec, output: Output | None = None) ->
         grid = layout.grid(call.output, spec.input_size)  # type: ignore[arg-type]
         for rectify in (False, True):
             mean = (grid.relu() if rectify else grid).mean((2, 3)).flatten()
-            if mean.shape == pooled.shape and _close(mean, pooled):
+            if mean.shape == pooled.shape and close(mean, pooled):
                 return Tapped(call.path, head.path, rectify, output)
     return None
 

@@ -41,8 +41,8 @@ STEPS = (
     "pictures and features are copied, modules kept from training, targets checked"
 )
 THROUGH_BLOCK = (
-    "a head that reads the class token has its gradients go back through a whole block; a note "
-    "counts its operations"
+    "the class token goes through the last block and the head once more, and back: few operations, "
+    "which a note counts, but they read all the weights there twice"
 )
 DECOMPOSED = "the products of the features of each picture are decomposed"
 
