@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -154,7 +154,7 @@ class SpatialClassifier:
             recall: Keeps of that batch, until the next or until it forgets, the features, what was
                 recorded from the layer last differentiated by on, and the gradients last taken.
         """
-        return replace(self, recall=recall)
+        return self._changed(recall=recall)
 
     def recalled(
         self, kind: str, key: object, images: Float[Tensor, "b _ h w"], run: Callable[[Tensor], T]
@@ -173,9 +173,12 @@ class SpatialClassifier:
 
     def of(self, model: nn.Module) -> SpatialClassifier:
         """Return the same view of a copy of the model, at the same layers."""
-        other = replace(self, model=model)
-        known = ("gradient_layer", "_class_tokens")
-        vars(other).update({name: vars(self)[name] for name in known if name in vars(self)})
+        return self._changed(model=model)
+
+    def _changed(self, **fields: Any) -> SpatialClassifier:
+        """Return a view that knows what passes of their own have found out about the model."""
+        other, found = replace(self, **fields), ("gradient_layer", "_class_tokens")
+        vars(other).update({name: vars(self)[name] for name in found if name in vars(self)})
         return other
 
     def grid_at(
