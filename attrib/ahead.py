@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["READERS", "read_ahead"]
+import torch
+
+__all__ = ["READERS", "read_ahead", "readers_beside"]
 
 S = TypeVar("S")
 T = TypeVar("T")
 READERS = 2
 """Threads, unless somebody says otherwise."""
+
+
+def readers_beside(device: torch.device) -> int:
+    """Say how many threads best read while a model computes on a device.
+
+    None where it takes every core of the CPU: a core that reads is one that all others wait for, at
+    each of the model's layers, so that reading in between takes less time.
+    """
+    own = getattr(os, "sched_getaffinity", None)
+    cores = len(own(0)) if own else os.cpu_count() or 1
+    return 0 if device.type == "cpu" and torch.get_num_threads() >= cores else READERS
 
 
 def read_ahead(

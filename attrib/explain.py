@@ -13,7 +13,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from attrib.ahead import READERS
 from attrib.errors import InputError
 from attrib.explanation import Explanation, explanations
 from attrib.export import BoxKind, Format, GraphOptions, Program, export_program
@@ -169,8 +168,8 @@ class Explainer:
         labels = self.classifier.spec.labels
         per_picture = classes_per_picture(targets, len(items), labels, single=single)
         cut = partial(localize, threshold=threshold, rule=rule, normalize=normalize, resize=resize)
-        options = {"readers": 0 if single else READERS, "depth": batch_size}
-        reads = self.reader().ahead(enumerate(items), itemgetter(1), **options)
+        readers, picture = 0 if single else None, itemgetter(1)
+        reads = self.reader().ahead(enumerate(items), picture, readers=readers, depth=batch_size)
         done: list[Explanation] = []
         with progress_bar(len(items), progress, from_left=PROGRESS_FROM + 1) as bar:
             while batch := [picture_of(*read, single) for read in islice(reads, batch_size)]:

@@ -4,9 +4,22 @@ import threading
 import time
 
 import pytest
+import torch
 
-from attrib.ahead import read_ahead
+from attrib.ahead import READERS, read_ahead, readers_beside
 from attrib.errors import ImageError
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "readers"),
+    [("cpu", 4, 0), ("cpu", 8, 0), ("cpu", 3, READERS), ("cuda", 4, READERS)],
+)
+def test_nothing_is_read_beside_a_model_that_takes_every_core(
+    device, threads, readers, monkeypatch
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert readers_beside(torch.device(device)) == readers
 
 
 @pytest.mark.parametrize("readers", [0, 1, 3])

@@ -52,9 +52,12 @@ def test_what_is_written(root, straight, explainer, tmp_path):
     boxes = json.loads(straight["boxes.json"])
     assert [row["id"] for row in boxes] == [f"p{i}" for i in range(COUNT - 1)]
     assert all(0 < row["score"] <= 1 for row in boxes)
-    out = tmp_path / "again"
-    make_seeds(explainer, folder(root), out, SMALL, engine=Local(readers=4))
-    assert contents(out) == straight
+    for readers in (0, 4):
+        out = tmp_path / f"again with {readers}"
+        make_seeds(explainer, folder(root), out, SMALL, engine=Local(readers=readers))
+        assert contents(out) == straight
+    with pytest.raises(InputError, match="readers is 0 or more, got -1"):
+        Local(readers=-1)
     empty = read_label_png(out / "label" / f"p{COUNT - 1}.png")
     assert empty.shape == (96, 96)
     assert not empty.any()

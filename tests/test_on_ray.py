@@ -23,7 +23,7 @@ from attrib.datasets.scenes import CLASSES
 from attrib.errors import InputError, MissingExtraError, ModelError, OutputError
 from attrib.evaluate import evaluate_seeds, evaluate_wsol
 from attrib.metrics import WsolBatch, wsol_protocols
-from attrib.seeds import FORMATS, Naming, OnRay, SeedOptions, make_seeds
+from attrib.seeds import FORMATS, Local, Naming, OnRay, SeedOptions, make_seeds
 from attrib.seeds.engine import SeedTask
 from attrib.seeds.output import Part, SeedFiles
 from tests.extras import missing
@@ -402,6 +402,10 @@ def test_what_cannot_be_asked_for(explainer, root, tmp_path, monkeypatch):
         given = {"workers": None, "cpus": None, "gpus": None} | options
         with pytest.raises(attrib.AttribError, match=message):
             engine_of(name, 2, **given)
+    none = {"workers": None, "cpus": None, "gpus": None}
+    assert engine_of("local", None, **none) == Local()
+    assert engine_of("ray", None, **none) == OnRay()
+    assert engine_of("ray", 5, **none) == OnRay(readers=5)
     assert crew_of("local", workers=None, cpus=None) is None
     assert crew_of("ray", workers=3, cpus=None) == OnRay(workers=3)
     with pytest.raises(InputError, match=r"--device cuda .* --worker-gpus 1"):

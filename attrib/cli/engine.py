@@ -39,7 +39,7 @@ WorkerGPUs = Annotated[
 
 
 def engine_of(
-    name: str, readers: int, *, workers: int | None, cpus: int | None, gpus: float | None
+    name: str, readers: int | None, *, workers: int | None, cpus: int | None, gpus: float | None
 ) -> seeds.Engine:
     """Return the engine that the options of a job name.
 
@@ -50,7 +50,9 @@ def engine_of(
     from attrib.seeds import Local
 
     crew = crew_of(name, workers=workers, cpus=cpus, gpus=gpus)
-    return Local(readers=readers) if crew is None else replace(crew, readers=readers)
+    if crew is None:
+        return Local(readers=readers)
+    return crew if readers is None else replace(crew, readers=readers)
 
 
 def crew_of(

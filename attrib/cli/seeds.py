@@ -72,8 +72,13 @@ def run(
         typer.Option(min=1, help="Pictures per tar and format; a file per picture if left."),
     ] = None,
     readers: Annotated[
-        int, typer.Option(min=1, help="Threads that read ahead, in each process.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Threads that read ahead, in each process; if left 2, or 0 where the model takes "
+            "all cores.",
+        ),
+    ] = None,
     engine: Engine = "local",
     workers: Workers = None,
     worker_cpus: WorkerCPUs = None,

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from PIL import Image
 
-from attrib.ahead import READERS, read_ahead
+from attrib.ahead import read_ahead, readers_beside
 from attrib.errors import ImageError, InputError
 from attrib.images.jpeg import Jpeg, decode_jpegs, jpeg_or_picture
 from attrib.images.picture import Picture, PictureLike, read_by, read_image
@@ -70,7 +70,7 @@ class Reader:
         items: Iterable[S],
         of: Callable[[S], PictureLike],
         *,
-        readers: int = READERS,
+        readers: int | None = None,
         depth: int,
     ) -> Generator[tuple[S, Future[Picture]], None, None]:
         """Yield each item with its picture, in order, while threads read on.
@@ -80,9 +80,11 @@ class Reader:
         Args:
             items: Taken in the calling thread, as far ahead as is read.
             of: Gives the picture of an item.
-            readers: Threads; with 0 a picture is read when its turn comes.
+            readers: Threads; with 0 a picture is read when its turn comes. None for 2, or 0 where
+                the model takes all cores of the CPU.
             depth: Pictures that are read ahead.
         """
+        readers = readers_beside(self._device) if readers is None else readers
         if self._device.type != "cuda":
             yield from read_ahead(
                 lambda item: self.read(of(item)), items, readers=readers, depth=depth

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-from attrib.ahead import READERS, read_ahead
+from attrib.ahead import read_ahead, readers_beside
 from attrib.datasets.labelled import LabelledSample
 from attrib.errors import AttribError, InputError, in_one_line
 from attrib.images import Decode
@@ -95,14 +95,15 @@ class Local:
     """Works in this process, on the model itself.
 
     Args:
-        readers: Threads that read pictures ahead.
+        readers: Threads that read pictures ahead; with 0 each is read when its turn comes. None for
+            2, or 0 where the model takes all cores of the CPU.
     """
 
-    readers: int = READERS
+    readers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.readers < 1:
-            raise InputError(f"readers is 1 or more, got {self.readers}")
+        if self.readers is not None and self.readers < 0:
+            raise InputError(f"readers is 0 or more, got {self.readers}")
 
     def device_type(self, classifier: SpatialClassifier) -> str:
         """Return the type of the device that the model is on."""
@@ -110,7 +111,9 @@ class Local:
 
     def ready(self, task: SeedTask) -> Deal:
         """Make what makes the seeds; pictures are then worked on in order."""
-        return partial(deal_with, maker=task.maker(), files=task.files, readers=self.readers)
+        own = self.readers
+        readers = readers_beside(task.classifier.device) if own is None else own
+        return partial(deal_with, maker=task.maker(), files=task.files, readers=readers)
 
 
 def deal_with(parts: Sequence[Part], maker: SeedMaker, files: SeedOutput, readers: int) -> Outcomes:
@@ -120,7 +123,7 @@ def deal_with(parts: Sequence[Part], maker: SeedMaker, files: SeedOutput, reader
         parts: The pictures.
         maker: Makes a seed.
         files: Takes it.
-        readers: Threads that read ahead.
+        readers: Threads that read ahead, if any.
 
     Yields:
         The outcome of each picture, in order.

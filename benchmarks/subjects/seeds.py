@@ -24,8 +24,8 @@ TITLE = "Seeds"
 ABOUT = (
     "CAM over four scales and mirror images, two classes per picture, over the network's passes on "
     "the same views alone; a ratio up to 1.11 is at least 90 % of the time inside the network. "
-    "*Job* is `make_seeds` whole, per picture of eight: JPEGs read and label images and IRN's npy "
-    "written in threads beside the network, weights hashed, journal kept. Its parts are timed "
+    "*Job* is `make_seeds` whole, per picture of eight: JPEGs read, label images and IRN's npy "
+    "written in a thread beside the network, weights hashed, journal kept. Its parts are timed "
     "alone below it. Output stride 16, channels last."
 )
 LIMIT = 1 / 0.9
