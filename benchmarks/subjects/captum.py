@@ -21,7 +21,8 @@ TITLE = "Captum's methods"
 ABOUT = (
     "The same computation beside Captum called by hand, on one picture, over the plain forward "
     "pass. attrib's also gives the logits, and leaves everything as it was: methods of one pass "
-    "have them from it, others make them by one more. Both are checked to give the same maps. "
+    "have them from it, those that hide parts count them among theirs, and the rest make them by "
+    "one more. Both are checked to give the same maps. "
     "First the large ones on a MobileNetV2: integrated gradients of 32 steps, occlusion by a "
     "window of 32 pixels (169 places), KernelSHAP of 200 sets of 49 squares; this one also for "
     "three classes, which Captum explains one by one. Then the others, on a SqueezeNet, as "
@@ -38,7 +39,7 @@ KNOWN_DIFFERENCES = {
 """Methods whose maps may differ, and why. They are timed all the same: the work is the same."""
 ONE_MORE = "attrib makes the logits too, by a forward pass of its own"
 BESIDES = "pictures are copied, modules kept from training and targets checked"
-ONCE = {
+WITHIN = {
     "saliency",
     "input-x-gradient",
     "guided-backprop",
@@ -46,8 +47,12 @@ ONCE = {
     "guided-gradcam",
     "deeplift",
     "lrp",
+    "occlusion",
+    "feature-ablation",
+    "shapley-sampling",
+    "kernel-shap",
 }
-"""Methods whose one pass gives the logits."""
+"""Methods whose passes give the logits."""
 
 
 def tables(
@@ -85,7 +90,7 @@ def _table(
     candidates = [
         call("torch", "forward", work.forward),
         call("Captum", name, theirs),
-        call(OURS, name, ours, why=BESIDES if name in ONCE else ONE_MORE),
+        call(OURS, name, ours, why=BESIDES if name in WITHIN else ONE_MORE),
     ]
     notes = _agree(name, ours().maps, theirs())
     several = f", {classes} classes" if classes > 1 else ""
