@@ -172,24 +172,24 @@ def test_the_gradient_layer_of_a_class_token_is_before_the_last_attention():
 
 
 TRANSFORMERS = {
-    "plain": ("VisionTransformer", {}, 1),
-    "scaled": ("VisionTransformer", {"init_values": 0.3, "qkv_bias": False}, 1),
-    "registers": ("VisionTransformer", {"reg_tokens": 3, "num_classes": 3}, 4),
-    "distilled": ("deit.VisionTransformerDistilled", {}, 2),
-    "normed queries": ("VisionTransformer", {"qk_norm": True}, None),
-    "attention pool": ("VisionTransformer", {"global_pool": "map", "class_token": True}, None),
-    "talking heads": ("Cait", {"depth_token_only": 2}, None),
+    "plain": (timm.models.VisionTransformer, {}, 1),
+    "scaled": (timm.models.VisionTransformer, {"init_values": 0.3, "qkv_bias": False}, 1),
+    "registers": (timm.models.VisionTransformer, {"reg_tokens": 3, "num_classes": 3}, 4),
+    "distilled": (timm.models.deit.VisionTransformerDistilled, {}, 2),
+    "normed queries": (timm.models.VisionTransformer, {"qk_norm": True}, None),
+    "attention pool": (
+        timm.models.VisionTransformer,
+        {"global_pool": "map", "class_token": True},
+        None,
+    ),
+    "talking heads": (timm.models.Cait, {"depth_token_only": 2}, None),
 }
 """Transformers of timm's; tokens that are followed through the last block, None where all are."""
 
 
-def transformer(name, **options):
-    from importlib import import_module
-
-    module, _, kind = name.rpartition(".")
-    home = import_module(f"timm.models.{module}") if module else timm.models
+def transformer(kind, **options):
     size = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 3}
-    model = getattr(home, kind)(**{**size, "num_classes": 4, **options}).double()
+    model = kind(**{**size, "num_classes": 4, **options}).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -218,7 +218,7 @@ def test_the_class_token_is_followed_to_the_same_gradients(case):
 
 
 def test_a_model_that_raises_where_its_class_token_is_followed_is_left_as_it_was():
-    model = transformer("VisionTransformer")
+    model = transformer(timm.models.VisionTransformer)
     explainer = attrib.Explainer(model, "gradcam", spec=SPEC)
     explainer(images(1).double())
     layer = explainer.classifier.gradient_layer

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from attrib import surgery
-from attrib.models.probe import close, noise, probing
+from attrib.models.probe import close, gradients_by, noise, probing
 
 if TYPE_CHECKING:
     from attrib.models.classifier import SpatialClassifier
@@ -94,17 +94,14 @@ def class_token_after(classifier: SpatialClassifier, layer: str) -> ClassToken |
     with probing(model, images):
         with surgery.tap(model, layer, leaf=True) as tapped:
             want = classifier.logits_of(model(images))
-        (want_slope,) = _slopes(want, tapped.value(layer))
+        slopes = gradients_by(want, [tapped.value(layer)])
         try:
             own, raw = found.recorded(classifier, images)
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError):
             return None  # the head reads the patches, or the block is another
-        return found if close(own, want) and close(*_slopes(own, raw), want_slope) else None
-
-
-def _slopes(logits: Tensor, raw: Tensor) -> tuple[Tensor]:
-    weights = torch.linspace(-1, 1.3, logits.shape[1]).to(logits)
-    return torch.autograd.grad(logits, raw, weights.expand_as(logits))  # type: ignore[return-value]
+        if slopes[0] is None or not close(own, want):
+            return None
+        return found if close(gradients_by(own, [raw])[0], slopes[0]) else None  # type: ignore[arg-type]
 
 
 def _is_plain(attention: Any) -> bool:

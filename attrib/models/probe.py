@@ -30,6 +30,7 @@ __all__ = [
     "close",
     "discover",
     "examine",
+    "gradients_by",
     "last_differentiable_layer",
     "noise",
     "record",
@@ -253,7 +254,7 @@ def last_differentiable_layer(classifier: SpatialClassifier) -> str:
     if classifier.anatomy is not None and isinstance(classifier.layout, Layout):
         with probing(model, images):
             raw, logits = classifier.anatomy.forward_leaf(model, images)
-            gradient = _gradients(logits, [raw])[0]  # type: ignore[list-item]
+            gradient = gradients_by(logits, [raw])[0]  # type: ignore[list-item]
         if _on_grid(gradient, classifier.layout, spec):
             return ""
         widths = (classifier.layout.channels(raw),)  # type: ignore[arg-type]
@@ -262,7 +263,7 @@ def last_differentiable_layer(classifier: SpatialClassifier) -> str:
     with probing(model, images), torch.enable_grad():
         calls, logits = record(model, images.requires_grad_(), classifier.output)
         calls = [c for c in calls if _is_candidate(c, spec, widths)]
-        gradients = _gradients(logits, [c.output for c in calls])  # type: ignore[misc]
+        gradients = gradients_by(logits, [c.output for c in calls])  # type: ignore[misc]
     for call, gradient in reversed(list(zip(calls, gradients, strict=True))):
         layout = detect(call.output, spec.input_size)
         once = sum(c.path == call.path for c in calls) == 1
@@ -281,7 +282,8 @@ def _is_candidate(call: Call, spec: ModelSpec, widths: tuple[int, ...]) -> bool:
     return not widths or layout.channels(call.output) in widths
 
 
-def _gradients(logits: Tensor, outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
+def gradients_by(logits: Tensor, outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
+    """Differentiate a sum of all logits, each with a weight of its own; None for no influence."""
     if not outputs or not logits.requires_grad:
         return (None,) * len(outputs)
     weights = torch.linspace(-1, 1.3, logits.shape[1], device=logits.device, dtype=logits.dtype)

@@ -38,7 +38,8 @@ class Captum(Method):
     The explainers that have a name of their own here are better used by it: they know a reference,
     keep memory bounded and say what they cannot explain. Pairs are explained one by one. Refused
     are explainers of layers and of neurons, those that go around another one, those that hook a
-    model's modules, DeepLIFT's apart, and those that change pictures with each other.
+    model's modules, DeepLIFT's apart, and those that change pictures with each other. What Captum
+    warns of is warned of here too: DeepLIFT's hooks, for one, which are set on a copy of the model.
 
     Args:
         explainer: Name of a class in `captum.attr`, or any class that is used alike.

@@ -69,21 +69,21 @@ class Occlusion(Method):
         step = self.stride or max(1, window // 2)
         step = min(step, window)
 
+        down, across = (
+            _windows(size, window, step).to(images.device, non_blocking=True)
+            for size in images.shape[-2:]
+        )
+        columns = len(across)
+
+        def rest(places: slice) -> Bool[Tensor, "s h w"]:
+            at = torch.arange(places.start, places.stop, device=images.device)
+            return ~(down[at // columns, :, None] & across[at % columns, None])
+
         def explain(seen: Seen) -> Tensor:
-            down, across = (
-                _windows(size, window, step).to(images.device, non_blocking=True)
-                for size in images.shape[-2:]
-            )
-            columns = len(across)
-
-            def rest(places: slice) -> Bool[Tensor, "s h w"]:
-                at = torch.arange(places.start, places.stop, device=images.device)
-                return ~(down[at // columns, :, None] & across[at % columns, None])
-
             lost = seen.whole - seen.scores(len(down) * columns, rest)
-            down, across = down.to(lost), across.to(lost)
-            total = down.T @ lost.T.unflatten(1, (-1, columns)) @ across
-            mean: Tensor = total / (down.sum(0)[:, None] * across.sum(0))
+            by_row, by_column = down.to(lost), across.to(lost)
+            total = by_row.T @ lost.T.unflatten(1, (-1, columns)) @ by_column
+            mean: Tensor = total / (by_row.sum(0)[:, None] * by_column.sum(0))
             return mean
 
         return attribute_seen(self, classifier, images, targets, explain)
